@@ -1,0 +1,210 @@
+//! Reading files with errors that say what to do, and writing them so that a reader sees all of a file or none of it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Reads a whole file. `operation` opens the error: `read the plan x.engine`.
+pub(crate) fn read(path: &Path, operation: impl Fn() -> String) -> Result<Vec<u8>> {
+    if path.is_dir() {
+        return Err(Error::new(ErrorKind::Io, operation()).expected("a file").got("a directory"));
+    }
+    fs::read(path).map_err(|error| {
+        let advice = match error.kind() {
+            io::ErrorKind::NotFound => "check the path",
+            io::ErrorKind::PermissionDenied => "check the file's permissions",
+            _ => "",
+        };
+        Error::new(ErrorKind::Io, operation()).got(plain(&error)).advice(advice)
+    })
+}
+
+/// Writes a file at `path` so that a crash at any moment leaves the old file or the new one, and a failure leaves
+/// nothing behind.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    Staged::write(path, bytes)?.commit()
+}
+
+/// A file completely written and synced under a temporary name beside its target. Dropped, it is removed.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    temporary: PathBuf,
+    target: PathBuf,
+    committed: bool,
+}
+
+impl Staged {
+    /// Writes `bytes` beside `path`. Whatever can go wrong with the disk goes wrong here, before `path` is touched.
+    pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<Self> {
+        // A symbolic link stays one: what it points at is replaced.
+        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+        let failed = |error: &io::Error| failure(path, bytes.len(), error);
+        if target.is_dir() {
+            return Err(Error::new(ErrorKind::Io, format!("write {}", path.display()))
+                .expected("the name of a file")
+                .got("a directory")
+                .advice("name a file in it"));
+        }
+        let (temporary, mut file) = create_beside(&target).map_err(|error| failed(&error))?;
+        let staged = Self { temporary, target, committed: false };
+        // A rename without the sync can reach the disk before the bytes do, and then a power cut leaves an empty file.
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|error| failed(&error))?;
+        Ok(staged)
+    }
+
+    /// Gives the file its name.
+    pub(crate) fn commit(mut self) -> Result<()> {
+        fs::rename(&self.temporary, &self.target).map_err(|error| failure(&self.target, 0, &error))?;
+        self.committed = true;
+        // The name itself lies in the directory. A file system that cannot sync one has nothing better to offer.
+        if let Some(directory) = directory_of(&self.target) {
+            let _ = File::open(directory).and_then(|directory| directory.sync_all());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.committed {
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+/// Creates a new file of an unused name in `target`'s own directory: a rename does not cross file systems.
+fn create_beside(target: &Path) -> io::Result<(PathBuf, File)> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = target.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename))?;
+    loop {
+        let mut temporary = std::ffi::OsString::from(".");
+        temporary.push(name);
+        // Relaxed: only the numbers' being different matters.
+        temporary.push(format!(".{}-{}.tmp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        let temporary = target.with_file_name(temporary);
+        match OpenOptions::new().write(true).create_new(true).open(&temporary) {
+            Ok(file) => return Ok((temporary, file)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn directory_of(path: &Path) -> Option<&Path> {
+    path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
+}
+
+fn failure(path: &Path, bytes: usize, error: &io::Error) -> Error {
+    let directory = directory_of(path).unwrap_or(Path::new("/"));
+    let shown = directory.display();
+    let advice = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            format!("free {bytes} bytes in {shown} or write elsewhere; nothing was left behind")
+        }
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory if !directory.is_dir() => {
+            format!("make the folder {shown} first")
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            format!("make the folder {shown} writable or write elsewhere")
+        }
+        _ => String::new(),
+    };
+    Error::new(ErrorKind::Io, format!("write {}", path.display())).got(plain(error)).advice(advice)
+}
+
+/// The system's words without `(os error 2)`, in lower case.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn write_replaces_whole_file_and_leaves_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.bin");
+        write_atomically(&path, b"first").unwrap();
+        write_atomically(&path, b"second").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"second");
+        assert_eq!(names(directory.path()), ["a.bin"]);
+    }
+
+    #[test]
+    fn write_through_symbolic_link_keeps_the_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let (real, link) = (directory.path().join("real"), directory.path().join("link"));
+        fs::write(&real, b"old").unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        write_atomically(&link, b"new").unwrap();
+        assert_eq!(fs::read(&real).unwrap(), b"new");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
+
+    #[test]
+    fn write_to_impossible_places_says_what_to_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let there = directory.path();
+        fs::write(there.join("file"), b"").unwrap();
+        for (path, words) in [
+            (there.to_path_buf(), "got a directory; name a file in it"),
+            (there.join("absent/x"), "no such file or directory; make the folder"),
+            (there.join("file/x"), "not a directory; make the folder"),
+        ] {
+            let error = write_atomically(&path, b"bytes").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Io);
+            assert!(error.to_string().contains(words), "{error}");
+            assert_eq!(names(there), ["file"]);
+        }
+    }
+
+    #[test]
+    fn staged_file_dropped_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(Staged::write(&directory.path().join("x"), b"bytes").unwrap());
+        assert_eq!(names(directory.path()), [""; 0]);
+    }
+
+    /// The limit on the size of a file stands in for a full disk: the same call fails in the same place. It is the
+    /// process's, so the test runs itself again in a process of its own.
+    #[test]
+    fn write_on_full_disk_leaves_nothing_behind() {
+        const AGAIN: &str = "TICKRT_TEST_FULL_DISK";
+        if std::env::var_os(AGAIN).is_none() {
+            let status = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["files::tests::write_on_full_disk_leaves_nothing_behind", "--exact"])
+                .env(AGAIN, "1")
+                .stdout(std::process::Stdio::null())
+                .status()
+                .unwrap();
+            assert!(status.success());
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x");
+        fs::write(&path, b"old").unwrap();
+        // SAFETY: two calls of the C library with valid arguments; this process runs this test alone.
+        unsafe {
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+            libc::setrlimit(libc::RLIMIT_FSIZE, &libc::rlimit { rlim_cur: 1 << 16, rlim_max: 1 << 16 });
+        }
+        let error = write_atomically(&path, &vec![7; 1 << 20]).unwrap_err();
+        assert!(error.to_string().contains("free 1048576 bytes in"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(directory.path()), ["x"]);
+    }
+}

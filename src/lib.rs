@@ -1,0 +1,55 @@
+//! TensorRT at batch 1 with the lowest, steadiest latency, and an answer even when the GPU is gone.
+//!
+//! An ONNX model becomes a plan ([`Builder`]), a plan an [`Engine`], an engine a [`Session`] that answers in
+//! microseconds:
+//!
+//! ```no_run
+//! # fn main() -> tickrt::Result<()> {
+//! let mut session = tickrt::Session::load("models/toy_cnn.engine")?;
+//! let mut scores = [0.0_f32; 3];
+//! session.infer(&[0.0_f32; 256], &mut scores)?;
+//! # Ok(()) }
+//! ```
+//!
+//! A [`Predictor`] holds a chain of backends, TensorRT first, ONNX Runtime behind it, and says at any time which one
+//! answers and why each earlier one does not.
+//!
+//! The control plane (build, load, start) validates everything, allocates and explains. The data plane (`submit`,
+//! `poll`, `wait`) allocates nothing, locks nothing, logs nothing and calls no C++.
+
+pub mod backend;
+mod bridge;
+mod builder;
+mod completion;
+mod config;
+#[cfg(feature = "tool")]
+pub mod data;
+mod device;
+mod engine;
+mod error;
+mod files;
+mod library;
+mod native;
+mod normalize;
+pub mod onnx;
+mod plan;
+mod predictor;
+mod session;
+#[cfg(feature = "tool")]
+pub mod stats;
+mod tensor;
+mod window;
+
+pub use backend::{Backend, BackendKind};
+pub use builder::*;
+pub use completion::{Completion, Status};
+pub use config::{GapPolicy, SessionConfig, WindowConfig};
+pub use device::{Device, MemoryInfo};
+pub use engine::Engine;
+pub use error::{Error, ErrorKind, Result};
+pub use library::{Flavour, Library, LogLevel, Preference, SkippedLibrary, Version, set_log_level};
+pub use normalize::{Layout, NonFinite, Normalization, Normalizer, Stats};
+pub use plan::{Gpu, Plan, Sidecar, Target};
+pub use predictor::{PassedOver, Predictor, PredictorBuilder, PredictorSlot};
+pub use session::{Answer, InputSlot, Outputs, Session, Ticket};
+pub use tensor::{DataType, Element, IoMode, Shapes, TensorInfo, elements, format_shape};
