@@ -1,0 +1,80 @@
+// What the host hands to the kernels. src/backend/tensorrt.rs and src/backend/mod.rs have the same structures in Rust;
+// a test compares their sizes and offsets through tickrt_layout.
+#pragma once
+
+#include <cstdint>
+
+namespace tickrt {
+
+constexpr unsigned kMaxTensors = 8;
+
+// As src/tensor.rs numbers them.
+enum class DataType : uint32_t { F32, F16, BF16, F64, I8, U8, I16, I32, I64, Bool };
+
+enum class NonFinite : uint32_t { Pass, Replace, Refuse };
+
+// Bits of State::status.
+constexpr uint32_t kStatusNonFiniteInput = 1;
+
+// One call, written by the host just before its input: mapped host memory.
+struct alignas(64) SlotHeader {
+  uint64_t sequence;
+  uint32_t window;    // 1: the input comes from a ring and the slot's newest rows
+  uint32_t symbol;
+  uint32_t new_rows;  // at the end of the slot's input memory
+  uint32_t oldest;    // place of the window's oldest row in the ring
+};
+
+// What normalize leaves for publish: device memory. The sequence crosses PCIe once, in normalize.
+struct State {
+  uint64_t sequence;
+  uint32_t status;
+  uint32_t unused;
+};
+
+struct NormalizeTensor {
+  uint64_t source;       // the slot's input memory, as the device sees it
+  uint64_t destination;  // TensorRT's binding
+  uint64_t mean;         // double[stat_count]
+  uint64_t std;          // double[stat_count]
+  uint64_t ring;         // [symbols][rows][row], in the input's type; 0 without windows
+  uint32_t count;        // elements
+  uint32_t spatial;      // positions and channels of a sample when channels move to the front; else 1 and 1
+  uint32_t channels;
+  uint32_t stat_inner;
+  uint32_t stat_count;
+  DataType input_type;
+  DataType output_type;
+  NonFinite non_finite;
+  uint32_t copy_bytes;   // not 0: this many bytes go through untouched
+  float lowest;
+  float highest;
+  float replacement;
+  uint32_t rows;         // of a window
+  uint32_t row;          // elements of a row
+};
+
+struct NormalizeParams {
+  uint64_t header;  // SlotHeader
+  uint64_t state;   // State
+  uint32_t tensor_count;
+  uint32_t unused;
+  NormalizeTensor tensors[kMaxTensors];
+};
+
+struct PublishTensor {
+  uint64_t source;       // TensorRT's binding
+  uint64_t destination;  // the slot's output memory, as the device sees it
+  uint32_t count;        // elements; bytes where nothing is converted
+  DataType convert_from; // F16 or BF16, to f32; anything else: bytes go through
+};
+
+struct PublishParams {
+  uint64_t state;  // State
+  uint64_t done;   // the slot's completion flag: sequence << 16 | status
+  uint32_t tensor_count;
+  uint32_t unused;
+  PublishTensor tensors[kMaxTensors];
+};
+
+}  // namespace tickrt

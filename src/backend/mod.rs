@@ -1,0 +1,202 @@
+//! What a session runs on: one trait, one file a backend.
+//!
+//! A backend owns the memory of a fixed ring of slots. The session writes a call into a slot's input memory, launches
+//! it, and watches the slot's [`Completion`]; what happens between is the backend's own.
+
+use std::fmt;
+use std::ptr::NonNull;
+
+use serde::{Deserialize, Serialize};
+
+use crate::completion::Completion;
+use crate::error::Result;
+use crate::normalize::Normalizer;
+use crate::tensor::{DataType, TensorInfo};
+
+pub mod ort;
+pub mod tensorrt;
+
+/// Which backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackendKind {
+    /// TensorRT, from a captured CUDA graph.
+    #[serde(rename = "tensorrt")]
+    TensorRt,
+    /// ONNX Runtime's CUDA provider.
+    OrtCuda,
+    /// ONNX Runtime on the CPU.
+    OrtCpu,
+    /// One that the caller wrote.
+    Custom,
+}
+
+impl BackendKind {
+    /// Whether it needs the GPU, and so ends with it.
+    #[must_use]
+    pub fn on_gpu(self) -> bool {
+        matches!(self, Self::TensorRt | Self::OrtCuda)
+    }
+}
+
+impl fmt::Display for BackendKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::TensorRt => "tensorrt",
+            Self::OrtCuda => "ort-cuda",
+            Self::OrtCpu => "ort-cpu",
+            Self::Custom => "custom",
+        })
+    }
+}
+
+/// What a backend computes: its inputs as they are handed over, its outputs as they are delivered, for each shape
+/// announced at start.
+#[derive(Debug, Clone, Default)]
+pub struct Signature {
+    /// The network's inputs.
+    pub inputs: Vec<TensorInfo>,
+    /// The network's outputs.
+    pub outputs: Vec<TensorInfo>,
+    /// One entry for each shape announced at start, in that order; never empty.
+    pub shapes: Vec<CallShape>,
+}
+
+/// The sizes of one call.
+#[derive(Debug, Clone, Default)]
+pub struct CallShape {
+    /// For each input, in the signature's order: how it is normalised, which tells its type and length as well.
+    pub inputs: Vec<Normalizer>,
+    /// For each output, in the signature's order.
+    pub outputs: Vec<OutputShape>,
+}
+
+/// One output of one call, as it is delivered: f16 and bf16 arrive as f32.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputShape {
+    /// Type of the delivered elements.
+    pub data_type: DataType,
+    /// Dimensions.
+    pub shape: Vec<i64>,
+    /// Number of elements.
+    pub count: usize,
+}
+
+impl OutputShape {
+    /// Its size as it is delivered.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.count * self.data_type.size()
+    }
+}
+
+/// The type in which an output of type `network` is delivered.
+#[must_use]
+pub fn delivered_type(network: DataType) -> DataType {
+    match network {
+        DataType::F16 | DataType::Bf16 => DataType::F32,
+        other => other,
+    }
+}
+
+/// What the session tells the device about a call, in mapped memory just before its input. `kernels/params.h` has the
+/// same.
+#[repr(C, align(64))]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SlotHeader {
+    /// The call's number, to be published with its answer.
+    pub sequence: u64,
+    /// 1 for a call on a rolling window.
+    pub window: u32,
+    /// Which symbol's ring.
+    pub symbol: u32,
+    /// Rows handed over with this call: the newest ones, at the end of the slot's input memory.
+    pub new_rows: u32,
+    /// Place of the window's oldest row in the ring.
+    pub oldest: u32,
+}
+
+/// A piece of a slot's memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Region {
+    /// Its first byte, aligned to 64.
+    pub start: NonNull<u8>,
+    /// Bytes, for the largest shape.
+    pub bytes: usize,
+}
+
+/// The memory of one slot. It lives, and stays where it is, as long as its backend.
+#[derive(Debug, Clone)]
+pub struct SlotMemory {
+    /// Written by the session before a launch.
+    pub header: NonNull<SlotHeader>,
+    /// One region an input, as handed over (before normalisation). Written by the session before a launch.
+    pub inputs: Vec<Region>,
+    /// One region an output, as delivered. Read by the session once `done` says so.
+    pub outputs: Vec<Region>,
+    /// Says which call's answer lies in `outputs`.
+    pub done: NonNull<Completion>,
+}
+
+// SAFETY: addresses only; whoever follows them keeps the contract of `Backend`, which asks for one user at a time.
+unsafe impl Send for SlotMemory {}
+
+/// What became of a call that has not come back in time.
+#[derive(Debug, Clone)]
+pub enum Health {
+    /// Everything launched has finished.
+    Idle,
+    /// Something is still running.
+    Running,
+    /// The device says why it failed.
+    Failed(crate::Error),
+}
+
+/// What a [`Session`](crate::Session) runs on.
+///
+/// # Safety
+/// The pointers of [`slots`](Self::slots) must stay valid and in place as long as the backend, and no two of them may
+/// overlap. A launched slot's outputs must be complete before its `done` shows the call's number, and nothing may
+/// write them, or read its header and inputs, from then until the next launch of that slot.
+pub unsafe trait Backend: Send {
+    /// Which one.
+    fn kind(&self) -> BackendKind;
+
+    /// Library, version and device, for people: `TensorRT 8.6.1 on NVIDIA H100`.
+    fn description(&self) -> &str;
+
+    /// SHA-256 of what answers: the plan, or the ONNX model.
+    fn engine_id(&self) -> [u8; 32];
+
+    /// What it computes.
+    fn signature(&self) -> &Signature;
+
+    /// The ring, allocated at start.
+    fn slots(&self) -> &[SlotMemory];
+
+    /// Whether calls run from a captured CUDA graph; if not, why.
+    fn graph(&self) -> Result<(), &str>;
+
+    /// Whether the rings of the rolling windows lie on the device: then the session hands over new rows only, otherwise
+    /// whole windows.
+    fn keeps_windows(&self) -> bool;
+
+    /// Starts the call in `slot`, with the shapes announced as number `shape`. Data plane: allocates nothing.
+    ///
+    /// A backend that computes on the CPU does it here and has finished when this returns.
+    ///
+    /// # Errors
+    /// [`ErrorKind::DeviceLost`](crate::ErrorKind::DeviceLost) when CUDA is finished in this process, other kinds when
+    /// only this call is.
+    fn launch(&mut self, slot: usize, shape: usize) -> Result<()>;
+
+    /// Asks the device what became of its calls. Control plane: may call the driver.
+    fn health(&mut self) -> Health;
+
+    /// Bytes of device memory that this backend holds; 0 on a CPU.
+    fn device_memory(&self) -> u64;
+
+    /// Called instead of any other method, `Drop`'s driver calls included, once CUDA is finished in this process: from
+    /// here on the backend makes no driver call, and its slots' memory stays readable.
+    fn quarantine(&mut self);
+}

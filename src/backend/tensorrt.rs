@@ -1,0 +1,695 @@
+//! TensorRT behind a captured CUDA graph: normalise, the network, publish, one launch a call.
+//!
+//! At start every slot gets, for each announced shape, a graph of its own, because a graph's addresses are fixed. All of
+//! them run on one stream, so they share the network's bindings and activation memory; each shape has an execution
+//! context of its own, because a captured graph is void once its context changes.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use crate::backend::{
+    Backend, BackendKind, CallShape, Health, OutputShape, Region, Signature, SlotHeader, SlotMemory, delivered_type,
+};
+use crate::builder::OptimizationProfile;
+use crate::config::{ResolvedShape, SessionConfig};
+use crate::device::{Device, DeviceBuffer, Function, Graph, MappedBuffer, Module, Quarantine, Stream};
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::native::NativeContext;
+use crate::normalize::{NonFinite, Normalizer};
+use crate::tensor::{DataType, IoMode, TensorInfo, elements, format_shape};
+
+/// Inputs, and outputs, that a network may have: `kMaxTensors` in `kernels/params.h`.
+const MAX_TENSORS: usize = 8;
+/// Slots, headers and flags start on a line of their own, so that no two calls share one.
+const LINE: usize = 64;
+
+/// The backend. Made by [`Engine::session`].
+pub(crate) struct TensorRt {
+    device_side: Quarantine<DeviceSide>,
+    signature: Signature,
+    slots: Vec<SlotMemory>,
+    description: String,
+    engine_id: [u8; 32],
+    why_no_graph: Option<String>,
+}
+
+/// Everything whose drop calls the driver.
+struct DeviceSide {
+    /// One a shape and slot, shapes first.
+    calls: Vec<Call>,
+    contexts: Vec<NativeContext>,
+    stream: Stream,
+    kernels: Kernels,
+    memory: Memory,
+    _engine: Engine,
+    device_memory: u64,
+}
+
+/// How to start the call of one slot with one shape.
+struct Call {
+    /// `None` where capture is impossible: then the three parts are launched one by one.
+    graph: Option<Graph>,
+    normalize: NormalizeParams,
+    publish: PublishParams,
+    blocks: u32,
+    context: usize,
+}
+
+struct Kernels {
+    normalize: Function,
+    publish: Function,
+    _module: Module,
+}
+
+/// What the kernels and TensorRT read and write. Held, not touched: the addresses are in the graphs.
+struct Memory {
+    slots: MappedBuffer,
+    inputs: Vec<DeviceBuffer>,
+    outputs: Vec<DeviceBuffer>,
+    /// Means and standard deviations, by shape and input.
+    stats: Vec<Vec<[DeviceBuffer; 2]>>,
+    state: DeviceBuffer,
+    rings: Option<DeviceBuffer>,
+    _activations: DeviceBuffer,
+}
+
+impl TensorRt {
+    /// Allocates everything, captures the graphs.
+    pub(crate) fn new(engine: &Engine, config: &SessionConfig) -> Result<Self> {
+        let device = engine.device();
+        let tensors = checked_tensors(engine)?;
+        let (free_before, allocated_before) = (device.memory()?.free, device.allocated());
+        let profiles = &engine.facts().profiles;
+        let resolved = config.resolve(&tensors, |tensor| {
+            profiles.first().and_then(|profile| profile.shapes.get(&tensor.name)).map(|range| range.opt.clone())
+        })?;
+        let stream = Stream::new(device, config.stream_priority)?;
+        let activations = DeviceBuffer::new(
+            device,
+            engine.facts().device_memory_bytes as usize,
+            "the network's activation memory",
+            "the workspace when the engine is built (--memPoolSize=workspace:128M), the largest shape of its profile \
+             or the number of sessions",
+        )?;
+        let mut contexts = resolved
+            .iter()
+            .map(|shape| context(engine, &tensors, shape, &stream, &activations))
+            .collect::<Result<Vec<_>>>()?;
+        let signature = signature(&tensors, resolved, &contexts)?;
+        let memory = Memory::new(device, &signature, config, activations)?;
+        for context in &mut contexts {
+            memory.bind(&signature, context)?;
+        }
+        let kernels = Kernels::load(device)?;
+        let slots = memory.slots(&signature, config.depth);
+        let mut device_side = DeviceSide {
+            calls: memory.calls(&signature, config),
+            contexts,
+            stream,
+            kernels,
+            memory,
+            _engine: engine.clone(),
+            device_memory: 0,
+        };
+        let why_no_graph = device_side.capture()?;
+        // What the driver took, module loading included; its pages are large, so a small session may seem to take none.
+        let taken = free_before.saturating_sub(device.memory()?.free);
+        device_side.device_memory = engine.device_memory() + taken.max(device.allocated() - allocated_before);
+        Ok(Self {
+            description: format!("{} on {}", engine.library_version(), device.name()),
+            engine_id: engine.id(),
+            device_side: Quarantine::new(device_side),
+            signature,
+            slots,
+            why_no_graph,
+        })
+    }
+}
+
+// SAFETY: the slots lie in `memory.slots`, which is neither moved nor freed before the backend is (quarantined, never);
+// `SlotLayout` gives each its own lines. publish.cuh writes the flag after the outputs with release order, and the
+// kernels of a slot run only after its launch.
+unsafe impl Backend for TensorRt {
+    fn kind(&self) -> BackendKind {
+        BackendKind::TensorRt
+    }
+
+    fn description(&self) -> &str {
+        &self.description
+    }
+
+    fn engine_id(&self) -> [u8; 32] {
+        self.engine_id
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn slots(&self) -> &[SlotMemory] {
+        &self.slots
+    }
+
+    fn graph(&self) -> Result<(), &str> {
+        self.why_no_graph.as_deref().map_or(Ok(()), Err)
+    }
+
+    fn keeps_windows(&self) -> bool {
+        self.device_side.memory.rings.is_some()
+    }
+
+    #[inline]
+    fn launch(&mut self, slot: usize, shape: usize) -> Result<()> {
+        let call = shape * self.slots.len() + slot;
+        match &self.device_side.calls[call].graph {
+            Some(graph) => graph.launch(&self.device_side.stream),
+            None => self.device_side.launch_parts(call),
+        }
+    }
+
+    fn health(&mut self) -> Health {
+        match self.device_side.stream.is_idle() {
+            Ok(true) => Health::Idle,
+            Ok(false) => Health::Running,
+            Err(error) => Health::Failed(error),
+        }
+    }
+
+    fn device_memory(&self) -> u64 {
+        self.device_side.device_memory
+    }
+
+    fn quarantine(&mut self) {
+        self.device_side.close();
+    }
+}
+
+impl DeviceSide {
+    /// Runs every call once, then captures it. The reason, if TensorRT's work cannot be captured.
+    fn capture(&mut self) -> Result<Option<String>> {
+        for call in 0..self.calls.len() {
+            self.launch_parts(call)?;
+            self.stream.synchronize()?;
+        }
+        for index in 0..self.calls.len() {
+            let Self { calls, contexts, stream, kernels, .. } = self;
+            let call = &calls[index];
+            let context = &mut contexts[call.context];
+            match stream.capture(|| enqueue_parts(call, context, stream, kernels)) {
+                Ok(graph) => self.calls[index].graph = Some(graph),
+                Err(error) if error.is_sticky() => return Err(error),
+                Err(error) => {
+                    // All or none: two ways of launching would have two latencies.
+                    self.calls.iter_mut().for_each(|call| call.graph = None);
+                    return Ok(Some(error.to_string()));
+                }
+            }
+        }
+        self.stream.synchronize()?;
+        Ok(None)
+    }
+
+    fn launch_parts(&mut self, call: usize) -> Result<()> {
+        let call = &self.calls[call];
+        enqueue_parts(call, &mut self.contexts[call.context], &self.stream, &self.kernels)
+    }
+}
+
+impl Drop for DeviceSide {
+    fn drop(&mut self) {
+        // A session may be dropped in the middle of a call: nothing may be freed under it.
+        let _ = self.stream.synchronize();
+    }
+}
+
+/// What a call is made of.
+fn enqueue_parts(call: &Call, context: &mut NativeContext, stream: &Stream, kernels: &Kernels) -> Result<()> {
+    // SAFETY: kernels/params.h and the structures below agree (`layout_matches_the_kernels`); every address lies in
+    // `Memory`, which outlives the stream's work.
+    unsafe {
+        kernels.normalize.launch(stream, call.blocks, 256, &call.normalize)?;
+        if !context.enqueue(stream.as_raw()) {
+            return Err(Error::new(ErrorKind::Execution, "run the network (enqueueV3)")
+                .got("TensorRT refused it")
+                .log(context.take_log()));
+        }
+        kernels.publish.launch(stream, 1, if call.publish.is_small() { 32 } else { 256 }, &call.publish)
+    }
+}
+
+/// The engine's tensors, if they are all of a kind that this backend can feed.
+fn checked_tensors(engine: &Engine) -> Result<Vec<TensorInfo>> {
+    let facts = engine.facts();
+    let unsupported = |what: String| Error::new(ErrorKind::Unsupported, "prepare the engine's tensors").got(what);
+    for tensor in &facts.tensors {
+        let name = &tensor.info.name;
+        if tensor.on_host {
+            return Err(unsupported(format!("`{name}`, a shape tensor on the host"))
+                .advice("export the model with that shape fixed"));
+        }
+        if let Some(layout) = &tensor.layout {
+            return Err(unsupported(format!("`{name}` in the layout {layout}"))
+                .expected("plain row-major tensors")
+                .advice("build without vectorised I/O formats"));
+        }
+    }
+    for mode in [IoMode::Input, IoMode::Output] {
+        let count = facts.tensors.iter().filter(|tensor| tensor.info.mode == mode).count();
+        if count == 0 || count > MAX_TENSORS {
+            return Err(unsupported(format!("{count} {mode:?} tensors")).expected(format!("1 to {MAX_TENSORS}")));
+        }
+    }
+    Ok(facts.tensors.iter().map(|tensor| tensor.info.clone()).collect())
+}
+
+/// A context for one shape, on a profile that admits it.
+fn context(
+    engine: &Engine,
+    tensors: &[TensorInfo],
+    shape: &ResolvedShape,
+    stream: &Stream,
+    activations: &DeviceBuffer,
+) -> Result<NativeContext> {
+    let inputs: Vec<&TensorInfo> = tensors.iter().filter(|tensor| tensor.mode == IoMode::Input).collect();
+    let profile = profile_for(&engine.facts().profiles, &inputs, &shape.dimensions)?;
+    let mut context = engine.native().create_context(profile as u32, stream.as_raw(), true)?;
+    // SAFETY: `activations` goes into the same `DeviceSide` and is as large as the engine asks.
+    unsafe { context.set_device_memory(activations.address(), activations.bytes() as u64) };
+    for (input, dimensions) in inputs.iter().zip(&shape.dimensions) {
+        if input.elements().is_none() {
+            context.set_input_shape(&input.name, dimensions)?;
+        }
+    }
+    if !context.all_shapes_specified() {
+        return Err(Error::new(ErrorKind::Shape, "settle the network's shapes")
+            .expected("every dynamic input's shape")
+            .advice(
+                "TensorRT 8.6 lends a profile to one context only, unless the plan was built for sharing as tickrt \
+                 does: build it again, or announce one shape in one session",
+            )
+            .log(context.take_log()));
+    }
+    Ok(context)
+}
+
+/// The first profile that admits these shapes.
+pub(crate) fn profile_for(
+    profiles: &[OptimizationProfile],
+    inputs: &[&TensorInfo],
+    dimensions: &[Vec<i64>],
+) -> Result<usize> {
+    let admits = |profile: &OptimizationProfile| {
+        inputs.iter().zip(dimensions).all(|(input, wanted)| {
+            profile.shapes.get(&input.name).is_none_or(|range| {
+                wanted.iter().zip(range.min.iter().zip(&range.max)).all(|(d, (min, max))| min <= d && d <= max)
+            })
+        })
+    };
+    if profiles.is_empty() {
+        return Ok(0);
+    }
+    profiles.iter().position(admits).ok_or_else(|| {
+        let ranges = profiles.iter().flat_map(|profile| &profile.shapes).map(|(name, range)| {
+            format!("{name} from {} to {}", format_shape(&range.min), format_shape(&range.max))
+        });
+        let wanted = inputs.iter().zip(dimensions).map(|(input, shape)| format!("{}:{}", input.name, format_shape(shape)));
+        Error::new(ErrorKind::Shape, "find an optimization profile")
+            .expected(ranges.collect::<Vec<_>>().join(" or "))
+            .got(wanted.collect::<Vec<_>>().join(","))
+            .advice("announce a shape inside it, or build with wider --minShapes and --maxShapes")
+    })
+}
+
+fn signature(tensors: &[TensorInfo], resolved: Vec<ResolvedShape>, contexts: &[NativeContext]) -> Result<Signature> {
+    let of = |mode| tensors.iter().filter(move |tensor| tensor.mode == mode).cloned().collect::<Vec<_>>();
+    let (inputs, outputs) = (of(IoMode::Input), of(IoMode::Output));
+    let output_shape = |output: &TensorInfo, context: &NativeContext| {
+        let shape = context.tensor_shape(&output.name);
+        let count = elements(&shape).ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, format!("settle the shape of output `{}`", output.name))
+                .expected("one that follows from the inputs' shapes")
+                .got(format_shape(&shape))
+        })?;
+        Ok(OutputShape { data_type: delivered_type(output.data_type), shape, count })
+    };
+    let shapes = resolved
+        .into_iter()
+        .zip(contexts)
+        .map(|(shape, context)| {
+            let outputs = outputs.iter().map(|output| output_shape(output, context)).collect::<Result<_>>()?;
+            Ok(CallShape { inputs: shape.normalizers, outputs })
+        })
+        .collect::<Result<_>>()?;
+    Ok(Signature { inputs, outputs, shapes })
+}
+
+// ---- Memory.
+
+/// Where the parts of one slot lie.
+struct SlotLayout {
+    inputs: Vec<(usize, usize)>,
+    outputs: Vec<(usize, usize)>,
+    done: usize,
+    bytes: usize,
+}
+
+impl SlotLayout {
+    fn new(signature: &Signature) -> Self {
+        let mut end = size_of::<SlotHeader>();
+        let mut place = |bytes: usize| {
+            let start = end;
+            end += bytes.next_multiple_of(LINE);
+            (start, bytes)
+        };
+        let inputs = signature
+            .largest(signature.inputs.len(), |shape, input| shape.inputs[input].input_bytes())
+            .map(&mut place)
+            .collect();
+        let outputs = signature
+            .largest(signature.outputs.len(), |shape, output| shape.outputs[output].bytes())
+            .map(&mut place)
+            .collect();
+        let (done, _) = place(LINE);
+        Self { inputs, outputs, done, bytes: end }
+    }
+}
+
+impl Memory {
+    fn new(
+        device: &Arc<Device>,
+        signature: &Signature,
+        config: &SessionConfig,
+        activations: DeviceBuffer,
+    ) -> Result<Self> {
+        let lower = "the largest announced shape, or end other users of the GPU";
+        let bindings = |count: usize, what: &str, bytes: &dyn Fn(&CallShape, usize) -> usize| {
+            signature
+                .largest(count, bytes)
+                .map(|bytes| DeviceBuffer::new(device, bytes, what, lower))
+                .collect::<Result<Vec<_>>>()
+        };
+        let rings = config.windows.as_ref().map(|windows| {
+            let bytes = signature.shapes[0].inputs[0].input_bytes() * windows.symbols as usize;
+            DeviceBuffer::new(device, bytes, "the rolling windows", "the number of symbols")
+        });
+        let stats = |normalizer: &Normalizer| {
+            Ok([
+                DeviceBuffer::from_slice(device, &normalizer.mean, "means")?,
+                DeviceBuffer::from_slice(device, &normalizer.std, "standard deviations")?,
+            ])
+        };
+        Ok(Self {
+            slots: MappedBuffer::new(device, SlotLayout::new(signature).bytes * config.depth)?,
+            inputs: bindings(signature.inputs.len(), "an input", &|shape, i| shape.inputs[i].output_bytes())?,
+            outputs: bindings(signature.outputs.len(), "an output", &|shape, i| shape.outputs[i].bytes())?,
+            stats: signature
+                .shapes
+                .iter()
+                .map(|shape| shape.inputs.iter().map(stats).collect::<Result<Vec<_>>>())
+                .collect::<Result<_>>()?,
+            state: DeviceBuffer::new(device, size_of::<State>(), "the call's state", lower)?,
+            rings: rings.transpose()?,
+            _activations: activations,
+        })
+    }
+
+    fn bind(&self, signature: &Signature, context: &mut NativeContext) -> Result<()> {
+        let inputs = signature.inputs.iter().zip(&self.inputs);
+        for (tensor, buffer) in inputs.chain(signature.outputs.iter().zip(&self.outputs)) {
+            // SAFETY: the buffer is as large as the largest shape and lives in the same `DeviceSide`.
+            unsafe { context.set_tensor_address(&tensor.name, buffer.address())? };
+        }
+        Ok(())
+    }
+
+    fn slots(&self, signature: &Signature, depth: usize) -> Vec<SlotMemory> {
+        let layout = SlotLayout::new(signature);
+        let region = |slot: usize| {
+            move |&(start, bytes): &(usize, usize)| Region {
+                start: self.slots.host(slot * SlotLayout::new(signature).bytes + start),
+                bytes,
+            }
+        };
+        (0..depth)
+            .map(|slot| SlotMemory {
+                header: self.slots.host(slot * layout.bytes).cast(),
+                inputs: layout.inputs.iter().map(region(slot)).collect(),
+                outputs: layout.outputs.iter().map(region(slot)).collect(),
+                done: self.slots.host(slot * layout.bytes + layout.done).cast(),
+            })
+            .collect()
+    }
+
+    fn calls(&self, signature: &Signature, config: &SessionConfig) -> Vec<Call> {
+        let layout = SlotLayout::new(signature);
+        let mut calls = Vec::new();
+        for (number, shape) in signature.shapes.iter().enumerate() {
+            let largest = shape.inputs.iter().map(|input| input.count).max().unwrap_or(1);
+            for slot in 0..config.depth {
+                let base = slot * layout.bytes;
+                calls.push(Call {
+                    graph: None,
+                    normalize: self.normalize_params(number, shape, &layout, base, config),
+                    publish: self.publish_params(signature, shape, &layout, base),
+                    blocks: largest.div_ceil(256).clamp(1, 256) as u32,
+                    context: number,
+                });
+            }
+        }
+        calls
+    }
+
+    fn normalize_params(
+        &self,
+        number: usize,
+        shape: &CallShape,
+        layout: &SlotLayout,
+        base: usize,
+        config: &SessionConfig,
+    ) -> NormalizeParams {
+        let mut params = NormalizeParams {
+            header: self.slots.address(base),
+            state: self.state.address(),
+            tensor_count: shape.inputs.len() as u32,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        let row = config.windows.as_ref().map_or(0, |windows| windows.row);
+        for (input, normalizer) in shape.inputs.iter().enumerate() {
+            let [mean, std] = &self.stats[number][input];
+            let (non_finite, replacement) = match normalizer.non_finite {
+                NonFinite::Pass => (0, 0.0),
+                NonFinite::Replace(value) => (1, value),
+                NonFinite::Refuse => (2, 0.0),
+            };
+            params.tensors[input] = NormalizeTensor {
+                source: self.slots.address(base + layout.inputs[input].0),
+                destination: self.inputs[input].address(),
+                mean: mean.address(),
+                std: std.address(),
+                ring: self.rings.as_ref().map_or(0, DeviceBuffer::address),
+                count: normalizer.count as u32,
+                spatial: normalizer.spatial as u32,
+                channels: normalizer.channels as u32,
+                stat_inner: normalizer.stat_inner as u32,
+                stat_count: normalizer.mean.len() as u32,
+                input_type: normalizer.input_type as u32,
+                output_type: normalizer.output_type as u32,
+                non_finite,
+                copy_bytes: if normalizer.copy { normalizer.input_bytes() as u32 } else { 0 },
+                lowest: normalizer.clamp[0],
+                highest: normalizer.clamp[1],
+                replacement,
+                rows: normalizer.count.checked_div(row).unwrap_or(0) as u32,
+                row: row as u32,
+            };
+        }
+        params
+    }
+
+    fn publish_params(
+        &self,
+        signature: &Signature,
+        shape: &CallShape,
+        layout: &SlotLayout,
+        base: usize,
+    ) -> PublishParams {
+        let mut params = PublishParams {
+            state: self.state.address(),
+            done: self.slots.address(base + layout.done),
+            tensor_count: shape.outputs.len() as u32,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        for (output, tensor) in signature.outputs.iter().enumerate() {
+            let delivered = &shape.outputs[output];
+            let converts = delivered.data_type != tensor.data_type;
+            params.tensors[output] = PublishTensor {
+                source: self.outputs[output].address(),
+                destination: self.slots.address(base + layout.outputs[output].0),
+                count: if converts { delivered.count } else { delivered.bytes() } as u32,
+                convert_from: if converts { tensor.data_type } else { DataType::F32 } as u32,
+            };
+        }
+        params
+    }
+}
+
+impl Signature {
+    /// For each of `count` tensors its largest size over all shapes.
+    fn largest(
+        &self,
+        count: usize,
+        bytes: impl Fn(&CallShape, usize) -> usize,
+    ) -> impl Iterator<Item = usize> {
+        (0..count).map(move |tensor| self.shapes.iter().map(|shape| bytes(shape, tensor)).max().unwrap_or(0))
+    }
+}
+
+// ---- Kernels.
+
+impl Kernels {
+    #[cfg(tickrt_kernels)]
+    fn load(device: &Arc<Device>) -> Result<Self> {
+        #[repr(align(64))]
+        struct Aligned<T: ?Sized>(T);
+        static FAT_BINARY: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/tickrt.fatbin")));
+        let module = Module::load(device, &FAT_BINARY.0)?;
+        Ok(Self {
+            normalize: module.function(c"tickrt_normalize")?,
+            publish: module.function(c"tickrt_publish")?,
+            _module: module,
+        })
+    }
+
+    #[cfg(not(tickrt_kernels))]
+    fn load(_: &Arc<Device>) -> Result<Self> {
+        Err(Error::new(ErrorKind::Unsupported, "load the kernels")
+            .expected("a tickrt that was built with nvcc")
+            .got("one that was built without")
+            .advice("run scripts/setup or set CUDA_HOME, and build again"))
+    }
+}
+
+// The structures of kernels/params.h.
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct State {
+    sequence: u64,
+    status: u32,
+    unused: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct NormalizeTensor {
+    source: u64,
+    destination: u64,
+    mean: u64,
+    std: u64,
+    ring: u64,
+    count: u32,
+    spatial: u32,
+    channels: u32,
+    stat_inner: u32,
+    stat_count: u32,
+    input_type: u32,
+    output_type: u32,
+    non_finite: u32,
+    copy_bytes: u32,
+    lowest: f32,
+    highest: f32,
+    replacement: f32,
+    rows: u32,
+    row: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct NormalizeParams {
+    header: u64,
+    state: u64,
+    tensor_count: u32,
+    unused: u32,
+    tensors: [NormalizeTensor; MAX_TENSORS],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct PublishTensor {
+    source: u64,
+    destination: u64,
+    count: u32,
+    convert_from: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct PublishParams {
+    state: u64,
+    done: u64,
+    tensor_count: u32,
+    unused: u32,
+    tensors: [PublishTensor; MAX_TENSORS],
+}
+
+impl PublishParams {
+    /// One warp is enough, and starts sooner than a block.
+    fn is_small(&self) -> bool {
+        self.tensors.iter().map(|tensor| tensor.count).sum::<u32>() <= 512
+    }
+}
+
+/// Runs the normalise kernel alone, for the tests that hold it against [`Normalizer::apply`].
+#[doc(hidden)]
+pub mod testing {
+    use super::*;
+
+    /// Whether the structures above have the sizes that nvcc gave those of `kernels/params.h`.
+    ///
+    /// # Errors
+    /// Those of CUDA.
+    pub fn layout(device: &Arc<Device>) -> Result<([u32; 6], [u32; 6])> {
+        let kernels = Kernels::load(device)?;
+        let stream = Stream::new(device, 0)?;
+        let out = DeviceBuffer::new(device, 24, "sizes", "")?;
+        // SAFETY: the kernel writes six numbers to its one parameter.
+        unsafe { kernels._module.function(c"tickrt_layout")?.launch(&stream, 1, 1, &out.address())? };
+        stream.synchronize()?;
+        let rust = [
+            size_of::<SlotHeader>(),
+            size_of::<State>(),
+            size_of::<NormalizeTensor>(),
+            size_of::<NormalizeParams>(),
+            size_of::<PublishTensor>(),
+            size_of::<PublishParams>(),
+        ];
+        let device_side: Vec<u32> = out.read()?;
+        Ok((rust.map(|size| size as u32), device_side.try_into().expect("six numbers")))
+    }
+
+    /// `input` through the kernel: the network's bytes, or `None` where the kernel refused the input.
+    ///
+    /// # Errors
+    /// Those of CUDA.
+    pub fn normalize(device: &Arc<Device>, normalizer: &Normalizer, input: &[u8]) -> Result<Option<Vec<u8>>> {
+        let kernels = Kernels::load(device)?;
+        let shape = CallShape { inputs: vec![normalizer.clone()], outputs: Vec::new() };
+        let tensor = |mode| TensorInfo { name: String::new(), mode, data_type: normalizer.output_type, shape: vec![] };
+        let signature = Signature { inputs: vec![tensor(IoMode::Input)], outputs: vec![], shapes: vec![shape] };
+        let config = SessionConfig { depth: 1, ..SessionConfig::default() };
+        let activations = DeviceBuffer::new(device, 1, "nothing", "")?;
+        let memory = Memory::new(device, &signature, &config, activations)?;
+        let stream = Stream::new(device, 0)?;
+        let call = memory.calls(&signature, &config).remove(0);
+        let slot = memory.slots(&signature, 1).remove(0);
+        // SAFETY: the region is as large as the input; nothing runs yet.
+        unsafe { slot.inputs[0].start.copy_from_nonoverlapping(NonNull::from(input).cast(), input.len()) };
+        // SAFETY: as in `enqueue_parts`.
+        unsafe { kernels.normalize.launch(&stream, call.blocks, 256, &call.normalize)? };
+        stream.synchronize()?;
+        let state: Vec<State> = memory.state.read()?;
+        let refused = state[0].status != 0;
+        Ok((!refused).then_some(memory.inputs[0].read()?))
+    }
+}

@@ -1,0 +1,253 @@
+//! Who answers: the flags that name files and a chain, and what is started from them.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tickrt::backend::ort::{CudaOptions, OrtBackend};
+use tickrt::backend::{OutputShape, Signature};
+use tickrt::data::{Array, Feed, Values};
+use tickrt::onnx::Model;
+use tickrt::stats::Latencies;
+use tickrt::{
+    BackendKind, Engine, Error, ErrorKind, Normalization, Plan, Predictor, Session, SessionConfig, Shapes, Sidecar,
+};
+
+use crate::args::{self, NamedFile};
+use crate::exit::{Failure, Outcome};
+
+/// Flags that every subcommand takes which asks a network.
+#[derive(clap::Args, Debug, Clone, Default)]
+pub struct ChainArgs {
+    /// The engine, for TensorRT
+    #[arg(long, visible_alias = "loadEngine", value_name = "FILE")]
+    pub engine: Option<PathBuf>,
+    /// The model, for ONNX Runtime
+    #[arg(long, value_name = "FILE")]
+    pub onnx: Option<PathBuf>,
+    /// Who is asked, in this order: tensorrt, ort-cuda, ort-cpu
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = args::backend)]
+    pub chain: Vec<BackendKind>,
+    /// Load an engine that has no sidecar, such as trtexec's: TensorRT runs code from it, so trust the file
+    #[arg(long, alias = "allow_unverified")]
+    pub allow_unverified: bool,
+    /// A *.normalization.json for an input, instead of what the engine's sidecar says; may be given again
+    #[arg(long, value_name = "FILE")]
+    pub normalization: Vec<PathBuf>,
+    /// The shapes of a call's dynamic inputs, as in0:1x3x8,in1:1x2
+    #[arg(long, value_name = "SHAPES", value_parser = args::shapes)]
+    pub shapes: Option<Shapes>,
+    /// Which GPU, in CUDA's order
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub device: usize,
+    /// Threads that ONNX Runtime computes with on a CPU; 0 leaves it to ONNX Runtime
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub threads: usize,
+}
+
+impl ChainArgs {
+    /// The chain that was named, or else the one that the files allow.
+    pub fn kinds(&self) -> Outcome<Vec<BackendKind>> {
+        let mut kinds = self.chain.clone();
+        if kinds.is_empty() {
+            kinds.extend(self.engine.as_ref().map(|_| BackendKind::TensorRt));
+            kinds.extend(self.onnx.iter().flat_map(|_| [BackendKind::OrtCuda, BackendKind::OrtCpu]));
+        }
+        let lacks = |flag: &str, kind: BackendKind| Err(Failure::usage(format!("the chain has {kind}: add {flag} FILE")));
+        for (place, &kind) in kinds.iter().enumerate() {
+            if kinds[..place].contains(&kind) {
+                return Err(Failure::usage(format!("the chain has {kind} twice")));
+            }
+            match kind {
+                BackendKind::TensorRt if self.engine.is_none() => return lacks("--engine", kind),
+                BackendKind::OrtCuda | BackendKind::OrtCpu if self.onnx.is_none() => return lacks("--onnx", kind),
+                _ => {}
+            }
+        }
+        if kinds.is_empty() {
+            return Err(Failure::usage("no network is named: add --engine FILE, --onnx FILE or both"));
+        }
+        self.check_files(&kinds)?;
+        Ok(kinds)
+    }
+
+    /// A file that is damaged is the user's mistake and ends the run, fallback or not; an environment that lacks
+    /// something moves the chain on.
+    fn check_files(&self, kinds: &[BackendKind]) -> Outcome {
+        if kinds.contains(&BackendKind::TensorRt) {
+            let plan = self.plan()?;
+            if let (Some(sidecar), Some(shapes)) = (plan.sidecar(), &self.shapes) {
+                sidecar.check_shapes(shapes)?;
+            }
+        }
+        if kinds.iter().any(|kind| matches!(kind, BackendKind::OrtCuda | BackendKind::OrtCpu)) {
+            Model::read(self.onnx()?)?;
+        }
+        Ok(())
+    }
+
+    /// The engine's plan, checked.
+    pub fn plan(&self) -> Outcome<Plan> {
+        let path = self.engine.as_ref().ok_or_else(|| Failure::usage("add --engine FILE"))?;
+        Ok(if self.allow_unverified { Plan::read_unverified(path)? } else { Plan::read(path)? })
+    }
+
+    /// The sidecar of the engine, if an engine is named and has one.
+    pub fn sidecar(&self) -> Outcome<Option<Sidecar>> {
+        Ok(self.engine.as_ref().map(Sidecar::beside).transpose()?.flatten())
+    }
+
+    /// The model's path.
+    pub fn onnx(&self) -> Outcome<&Path> {
+        self.onnx.as_deref().ok_or_else(|| Failure::usage("add --onnx FILE"))
+    }
+
+    /// What sessions are made for: every backend gets the normalisation that was named, or the sidecar's.
+    pub fn config(&self) -> Outcome<SessionConfig> {
+        let normalizations = if self.normalization.is_empty() {
+            match self.sidecar()? {
+                Some(sidecar) => sidecar.normalizations,
+                None => Vec::new(),
+            }
+        } else {
+            self.normalization.iter().map(Normalization::read).collect::<tickrt::Result<_>>()?
+        };
+        Ok(SessionConfig {
+            normalizations: Some(normalizations),
+            shapes: self.shapes.iter().cloned().collect(),
+            device: self.device,
+            cpu_threads: self.threads,
+            wait_limit: Duration::from_secs(10),
+            ..SessionConfig::default()
+        })
+    }
+
+    /// Starts the chain.
+    pub fn predictor(&self, kinds: &[BackendKind], config: &SessionConfig) -> Outcome<Predictor> {
+        let mut builder = Predictor::builder().config(config.clone());
+        for kind in kinds {
+            builder = match (kind, &self.engine, &self.onnx) {
+                (BackendKind::TensorRt, Some(engine), _) if self.allow_unverified => builder.tensorrt_unverified(engine),
+                (BackendKind::TensorRt, Some(engine), _) => builder.tensorrt(engine),
+                (BackendKind::OrtCuda, _, Some(onnx)) => builder.ort_cuda(onnx),
+                (BackendKind::OrtCpu, _, Some(onnx)) => builder.ort_cpu(onnx),
+                _ => return Err(Failure::usage(format!("{kind} lacks its file"))),
+            };
+        }
+        builder.build().map_err(|error| match kinds {
+            // The reason itself says it better than "none of the chain's one entries could start".
+            [only] if error.kind() == ErrorKind::NoBackend => {
+                self.session(*only, config).err().unwrap_or_else(|| error.into())
+            }
+            _ => error.into(),
+        })
+    }
+
+    /// Starts one backend by itself.
+    pub fn session(&self, kind: BackendKind, config: &SessionConfig) -> Outcome<Session> {
+        Ok(match kind {
+            BackendKind::TensorRt => Engine::from_plan(&self.plan()?, self.device)?.session(config)?,
+            BackendKind::OrtCuda => {
+                let backend = OrtBackend::cuda(&Model::read(self.onnx()?)?, config, CudaOptions::default())?;
+                Session::start(Box::new(backend), config)?
+            }
+            _ => Session::start(Box::new(OrtBackend::cpu(&Model::read(self.onnx()?)?, config)?), config)?,
+        })
+    }
+}
+
+/// Reads the input files: `.npy` as it says itself, anything else raw, in the type that the network takes.
+pub fn read_inputs(files: &[NamedFile], signature: &Signature) -> Outcome<Feed> {
+    let mut arrays = Vec::new();
+    for NamedFile { name, path } in files {
+        let array = if path.extension().is_some_and(|extension| extension == "npy") {
+            Array::read_npy(path)?
+        } else {
+            let place = signature.inputs.iter().position(|input| name.as_ref().is_none_or(|name| *name == input.name));
+            let normalizer = &signature.shapes[0].inputs[place.unwrap_or(0)];
+            Array::read_raw(path, normalizer.input_type(), normalizer.count())?
+        };
+        arrays.push((name.clone(), array));
+    }
+    Ok(Feed::new(signature, arrays)?)
+}
+
+/// Every call's answer.
+pub struct Answers {
+    /// One array an output, calls along axis 0.
+    pub outputs: Vec<Array>,
+    /// Before the first byte of input is written to after the last byte of output is read.
+    pub latencies: Latencies,
+    /// Who answered how many calls.
+    pub answered: Vec<(BackendKind, usize)>,
+}
+
+/// Asks the chain about every call of the feed; `seen` counts along.
+pub fn answer(predictor: &mut Predictor, feed: &Feed, mut seen: impl FnMut(usize)) -> Outcome<Answers> {
+    let shapes = predictor.session().signature().shapes[0].outputs.clone();
+    let mut outputs = shapes.iter().map(empty).collect::<Outcome<Vec<Values>>>()?;
+    let mut latencies = Latencies::new();
+    let mut answered: Vec<(BackendKind, usize)> = Vec::new();
+    for call in 0..feed.calls() {
+        let backend = answer_one(predictor, feed, call, &mut outputs, &mut latencies).map_err(|error| {
+            let which = if feed.calls() > 1 { format!("answer sample {call} of 0..{}", feed.calls()) } else { "answer".into() };
+            Error::new(error.kind(), which).got(error.to_string())
+        })?;
+        match answered.iter_mut().find(|(kind, _)| *kind == backend) {
+            Some((_, count)) => *count += 1,
+            None => answered.push((backend, 1)),
+        }
+        seen(call);
+    }
+    let arrays = outputs.into_iter().zip(&shapes).map(|(values, shape)| Array::new(&stacked(shape, feed.calls()), values));
+    Ok(Answers { outputs: arrays.collect::<tickrt::Result<_>>()?, latencies, answered })
+}
+
+fn answer_one(
+    predictor: &mut Predictor,
+    feed: &Feed,
+    call: usize,
+    outputs: &mut [Values],
+    latencies: &mut Latencies,
+) -> tickrt::Result<BackendKind> {
+    let started = Instant::now();
+    let mut slot = predictor.input()?;
+    feed.write(call, &mut slot)?;
+    let ticket = slot.submit()?;
+    let answer = predictor.wait_into(ticket, |from| {
+        outputs.iter_mut().enumerate().try_for_each(|(number, values)| values.extend_from(from, number))
+    })?;
+    latencies.record(started.elapsed());
+    Ok(answer.backend)
+}
+
+/// No values yet, of an output's type.
+pub fn empty(output: &OutputShape) -> Outcome<Values> {
+    Values::empty(output.data_type)
+        .filter(|_| output.data_type != tickrt::DataType::Bool)
+        .ok_or_else(|| Failure::environment(format!("an output of {} cannot be read by the tool", output.data_type)))
+}
+
+/// The shape of `calls` outputs along axis 0.
+fn stacked(output: &OutputShape, calls: usize) -> Vec<usize> {
+    let shape: Vec<usize> = output.shape.iter().map(|&dimension| usize::try_from(dimension).unwrap_or(0)).collect();
+    match shape.split_first() {
+        Some((batch, rest)) => [&[batch * calls], rest].concat(),
+        None => vec![calls],
+    }
+}
+
+/// What is printed about who answers: one line for the active backend, one for each that was passed over.
+pub fn who_answers(predictor: &Predictor) -> Vec<(&'static str, String)> {
+    let active = format!("{}: {}", predictor.active(), predictor.session().description());
+    let passed = predictor.passed_over().iter().map(|passed| ("passed over", format!("{}: {}", passed.backend, passed.reason)));
+    let mut facts: Vec<_> = passed.collect();
+    facts.push(("answers", active));
+    facts
+}
+
+/// `p50 7.1, p95 7.9, p99 8.4, p99.9 20.1, max 35.0 µs`.
+pub fn latency_line(latencies: &Latencies) -> String {
+    let quantiles = [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p99.9", 0.999)];
+    let quantiles = quantiles.map(|(name, share)| format!("{name} {:.1}", latencies.quantile_us(share)));
+    format!("{}, max {:.1} µs", quantiles.join(", "), latencies.max_us())
+}

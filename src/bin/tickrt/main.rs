@@ -1,0 +1,66 @@
+//! `tickrt`: builds engines, runs, checks, measures and explains them.
+//!
+//! One file a subcommand; what they share lies in `args` (values of flags), `chain` (who answers), `exit` (how a run
+//! ends), `progress` (a build's bar and Ctrl-C) and `table` (what is printed).
+
+mod args;
+mod bench;
+mod build;
+mod chain;
+mod demo;
+mod exit;
+mod inspect;
+mod progress;
+mod run;
+mod smoke;
+mod table;
+mod validate;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// TensorRT at batch 1 with the lowest, steadiest latency: builds engines from ONNX models, runs and checks them.
+///
+/// Flags have trtexec's names where it has one; --max-workspace and --max_workspace are the same.
+#[derive(Parser)]
+#[command(name = "tickrt", version, after_help = exit::HELP, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Build(build::Args),
+    Run(run::Args),
+    Validate(validate::Args),
+    Bench(bench::Args),
+    Inspect(inspect::Args),
+    Smoke(smoke::Args),
+    Demo(demo::Args),
+}
+
+fn main() -> ExitCode {
+    exit::prepare();
+    let result = match Cli::parse().command {
+        Command::Build(args) => build::main(&args),
+        Command::Run(args) => run::main(&args),
+        Command::Validate(args) => validate::main(&args),
+        Command::Bench(args) => bench::main(&args),
+        Command::Inspect(args) => inspect::main(&args),
+        Command::Smoke(args) => smoke::main(&args),
+        Command::Demo(args) => demo::main(&args),
+    };
+    exit::code(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn flags_of_every_subcommand_are_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,320 @@
+//! Arrays as the inputs of calls, one after the other.
+
+use super::{Array, Values, shown};
+use crate::backend::Signature;
+use crate::error::{Error, ErrorKind, Result};
+use crate::normalize::Normalizer;
+use crate::predictor::PredictorSlot;
+use crate::session::InputSlot;
+use crate::tensor::{DataType, Element, TensorInfo};
+
+/// A slot's input memory, of a session or of a predictor.
+pub trait WriteInput {
+    /// Writes the whole input `name`; `None` is the first one.
+    ///
+    /// # Errors
+    /// Those of [`InputSlot::write_named`].
+    fn write_input<T: Element>(&mut self, name: Option<&str>, data: &[T]) -> Result<()>;
+}
+
+impl WriteInput for InputSlot<'_> {
+    #[inline]
+    fn write_input<T: Element>(&mut self, name: Option<&str>, data: &[T]) -> Result<()> {
+        match name {
+            Some(name) => self.write_named(name, 0, data),
+            None => self.write(0, data),
+        }
+    }
+}
+
+impl WriteInput for PredictorSlot<'_> {
+    #[inline]
+    fn write_input<T: Element>(&mut self, name: Option<&str>, data: &[T]) -> Result<()> {
+        match name {
+            Some(name) => self.write_named(name, 0, data),
+            None => self.write(0, data),
+        }
+    }
+}
+
+/// The inputs of a number of calls, checked against what the network takes.
+#[derive(Debug, Clone)]
+pub struct Feed {
+    inputs: Vec<Input>,
+    calls: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Input {
+    /// None where there is but one input.
+    name: Option<String>,
+    values: Values,
+    /// Elements a call.
+    count: usize,
+}
+
+impl Feed {
+    /// One array for each input, by name or, for a network of one input, without: a single sample, or samples along axis
+    /// 0. Their shape is that of the input as it is handed over, ones aside, or flat.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for a name that the network does not have or lacks,
+    /// [`ErrorKind::WrongType`], [`ErrorKind::WrongLength`] and [`ErrorKind::Shape`] with what was expected and got.
+    pub fn new(signature: &Signature, arrays: Vec<(Option<String>, Array)>) -> Result<Self> {
+        let names: Vec<&str> = signature.inputs.iter().map(|tensor| tensor.name.as_str()).collect();
+        let mut given: Vec<Option<Array>> = names.iter().map(|_| None).collect();
+        for (name, array) in arrays {
+            let place = match &name {
+                Some(name) => names.iter().position(|known| known == name),
+                None => (names.len() == 1).then_some(0),
+            };
+            let free = place.filter(|&place| given[place].is_none());
+            let place = free.ok_or_else(|| wrong_names(&names, name.as_deref(), &array, place.is_some()))?;
+            given[place] = Some(array);
+        }
+        let mut inputs = Vec::new();
+        let mut calls = None;
+        let shapes = signature.inputs.iter().zip(&signature.shapes[0].inputs);
+        for ((tensor, normalizer), array) in shapes.zip(given) {
+            let array = array.ok_or_else(|| {
+                Error::new(ErrorKind::InvalidArgument, "feed the network")
+                    .expected(format!("an array for each of {}", names.join(", ")))
+                    .got(format!("none for `{}`", tensor.name))
+                    .advice(format!("add --input {}:FILE", tensor.name))
+            })?;
+            let has = check(tensor, normalizer, &array)?;
+            if *calls.get_or_insert(has) != has {
+                return Err(Error::new(ErrorKind::WrongLength { expected: calls.unwrap_or(0), got: has }, "feed the network")
+                    .expected(format!("{} calls for every input", calls.unwrap_or(0)))
+                    .got(format!("{has} in {}", array.name())));
+            }
+            let name = (names.len() > 1).then(|| tensor.name.clone());
+            inputs.push(Input { name, values: array.values, count: normalizer.count() });
+        }
+        Ok(Self { inputs, calls: calls.unwrap_or(0) })
+    }
+
+    /// Random inputs as the normalisation expects them: normally distributed with its means and deviations, or with 0
+    /// and 1 where it has none. The same `seed` makes the same numbers everywhere.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for an input of bf16.
+    pub fn random(signature: &Signature, calls: usize, seed: u64) -> Result<Self> {
+        let mut random = Random(seed);
+        let mut inputs = Vec::new();
+        for (tensor, normalizer) in signature.inputs.iter().zip(&signature.shapes[0].inputs) {
+            let name = (signature.inputs.len() > 1).then(|| tensor.name.clone());
+            let count = normalizer.count();
+            let values = (0..calls * count).map(|index| random.normal_for(normalizer, index % count));
+            inputs.push(Input { name, values: typed(normalizer.input_type(), values, tensor)?, count });
+        }
+        Ok(Self { inputs, calls })
+    }
+
+    /// How many calls it is enough for.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.calls
+    }
+
+    /// Keeps the first `calls`.
+    pub fn truncate(&mut self, calls: usize) {
+        self.calls = self.calls.min(calls);
+    }
+
+    /// Writes the inputs of call number `call`. Allocates nothing.
+    ///
+    /// # Errors
+    /// Those of [`InputSlot::write`].
+    #[inline]
+    pub fn write(&self, call: usize, slot: &mut impl WriteInput) -> Result<()> {
+        for Input { name, values, count } in &self.inputs {
+            values.write_to(call * count..(call + 1) * count, slot, name.as_deref())?;
+        }
+        Ok(())
+    }
+}
+
+fn wrong_names(names: &[&str], name: Option<&str>, array: &Array, twice: bool) -> Error {
+    let got = match (name, twice) {
+        (_, true) => format!("{}, a second one", array.name()),
+        (Some(name), _) => format!("one for `{name}`"),
+        (None, _) => format!("{} without an input's name", array.name()),
+    };
+    Error::new(ErrorKind::InvalidArgument, "feed the network")
+        .expected(format!("one array for each of {}", names.join(", ")))
+        .got(got)
+        .advice("name the input: --input NAME:FILE")
+}
+
+/// How many calls the array is enough for.
+fn check(tensor: &TensorInfo, normalizer: &Normalizer, array: &Array) -> Result<usize> {
+    let operation = || format!("feed input `{}` from {}", tensor.name, array.name());
+    let (wants, has) = (normalizer.input_type(), array.values.data_type());
+    // The bytes of a bool are those of a u8.
+    if wants != has && !(wants == DataType::Bool && has == DataType::U8) {
+        return Err(Error::new(ErrorKind::WrongType { expected: wants, got: has }, operation())
+            .expected(format!("elements of {wants}"))
+            .got(has.to_string())
+            .advice(format!("convert the array, or give a normalisation whose input_type is {has}")));
+    }
+    let (count, sample) = (normalizer.count(), sample_shape(tensor, normalizer));
+    let flat = [array.shape.first().copied().unwrap_or(1), count];
+    let whole = array.values.len() / count;
+    let fits = whole > 0
+        && (same(&array.shape, &sample)
+            || same(array.shape.get(1..).unwrap_or(&[]), &sample)
+            || array.shape == [count]
+            || array.shape == flat
+            // Samples along axis 0 that a batch takes several of at once.
+            || (sample[0] > 1 && array.shape.len() > 1 && same(&array.shape[1..], &sample[1..])));
+    if fits && array.values.len() % count == 0 {
+        return Ok(whole);
+    }
+    let expected = format!("an array of {} or, for n calls, nx{}", shown(&sample), shown(&sample));
+    let expected = if sample[0] > 1 { format!("{expected} (a multiple of {} samples)", sample[0]) } else { expected };
+    let kind = if fits || array.values.len() % count != 0 {
+        ErrorKind::WrongLength { expected: count, got: array.values.len() }
+    } else {
+        ErrorKind::Shape
+    };
+    Err(Error::new(kind, operation())
+        .expected(expected)
+        .got(format!("{} ({} elements)", shown(&array.shape), array.values.len()))
+        .advice(if fits {
+            format!("leave out the samples that are left over: {} elements", array.values.len() % count)
+        } else {
+            "reshape the array, or give the normalisation that it was made for (--normalization FILE)".to_owned()
+        }))
+}
+
+/// The input's shape as it is handed over.
+fn sample_shape(tensor: &TensorInfo, normalizer: &Normalizer) -> Vec<usize> {
+    let count = normalizer.count();
+    let known: usize = tensor.shape.iter().filter_map(|&dimension| usize::try_from(dimension).ok()).product();
+    let dynamic = tensor.shape.iter().filter(|&&dimension| dimension < 0).count();
+    let shape: Vec<usize> = match dynamic {
+        0 | 1 => tensor.shape.iter().map(|&dimension| usize::try_from(dimension).unwrap_or(count / known.max(1))).collect(),
+        _ => vec![1, count],
+    };
+    let batch = shape.first().copied().unwrap_or(1);
+    match (normalizer.channels, &shape[..]) {
+        (1, []) => vec![1],
+        (1, _) => shape,
+        (channels, [_, _, rest @ ..]) if !rest.is_empty() => [&[batch], rest, &[channels]].concat(),
+        (channels, _) => vec![batch, normalizer.spatial, channels],
+    }
+}
+
+/// Whether two shapes are the same, dimensions of 1 aside.
+fn same(one: &[usize], other: &[usize]) -> bool {
+    let wide = |shape: &[usize]| shape.iter().copied().filter(|&dimension| dimension != 1).collect::<Vec<_>>();
+    wide(one) == wide(other)
+}
+
+/// SplitMix64: short, and the same on every machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Above 0, up to 1.
+    fn uniform(&mut self) -> f64 {
+        ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// Box and Muller's.
+    fn normal(&mut self) -> f64 {
+        (-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
+    }
+
+    fn normal_for(&mut self, normalizer: &Normalizer, element: usize) -> f64 {
+        let pair = (element / normalizer.stat_inner) % normalizer.mean.len();
+        normalizer.mean[pair] + normalizer.std[pair] * self.normal()
+    }
+}
+
+/// Rounded and kept in range by `as`, where the type is an integer.
+fn typed(data_type: DataType, values: impl Iterator<Item = f64>, tensor: &TensorInfo) -> Result<Values> {
+    Ok(match data_type {
+        DataType::F32 => Values::F32(values.map(|value| value as f32).collect()),
+        DataType::F64 => Values::F64(values.collect()),
+        DataType::F16 => Values::F16(values.map(half::f16::from_f64).collect()),
+        DataType::I8 => Values::I8(values.map(|value| value.round() as i8).collect()),
+        DataType::U8 => Values::U8(values.map(|value| value.round() as u8).collect()),
+        DataType::I16 => Values::I16(values.map(|value| value.round() as i16).collect()),
+        DataType::I32 => Values::I32(values.map(|value| value.round() as i32).collect()),
+        DataType::I64 => Values::I64(values.map(|value| value.round() as i64).collect()),
+        DataType::Bf16 | DataType::Bool => {
+            return Err(Error::new(ErrorKind::Unsupported, format!("make up numbers for input `{}`", tensor.name))
+                .expected("an input of numbers other than bf16")
+                .got(data_type.to_string())
+                .advice("give the input as a file"));
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::CallShape;
+    use crate::normalize::{Layout, Normalization, Stats};
+    use crate::tensor::IoMode;
+
+    /// A network that takes [1, 8, 32], fed as rows of 8 features.
+    fn windows() -> Signature {
+        let tensor =
+            TensorInfo { name: "input".into(), mode: IoMode::Input, data_type: DataType::F32, shape: vec![1, 8, 32] };
+        let what = Normalization::new("input", DataType::F32)
+            .layout(Layout::ChannelsLastToFirst)
+            .stats(Stats::PerFeature { mean: vec![0.0; 8], std: vec![1.0; 8] });
+        let normalizer = Normalizer::new(&what, &tensor, &[1, 8, 32], None).unwrap();
+        let shape = CallShape { inputs: vec![normalizer], outputs: Vec::new() };
+        Signature { inputs: vec![tensor], outputs: Vec::new(), shapes: vec![shape] }
+    }
+
+    fn feed(shape: &[usize], data_type: DataType) -> Result<usize> {
+        let count = shape.iter().product::<usize>() * data_type.size();
+        let values = Values::from_bytes(data_type, &vec![0; count]).unwrap();
+        Feed::new(&windows(), vec![(None, Array::new(shape, values)?)]).map(|feed| feed.calls())
+    }
+
+    #[test]
+    fn samples_along_axis_0_are_counted() {
+        let calls = |shape: &[usize]| feed(shape, DataType::F32).unwrap();
+        assert_eq!(calls(&[32, 8]), 1);
+        assert_eq!(calls(&[256]), 1);
+        assert_eq!(calls(&[5, 32, 8]), 5);
+        assert_eq!(calls(&[5, 256]), 5);
+        assert_eq!(calls(&[5, 1, 32, 8]), 5);
+    }
+
+    #[test]
+    fn transposed_samples_are_refused() {
+        assert_eq!(feed(&[5, 8, 32], DataType::F32).unwrap_err().kind(), ErrorKind::Shape);
+        assert_eq!(feed(&[8, 32], DataType::F32).unwrap_err().kind(), ErrorKind::Shape);
+    }
+
+    #[test]
+    fn wrong_type_and_length_are_told_apart() {
+        let kind = |shape: &[usize], data_type| feed(shape, data_type).unwrap_err().kind();
+        assert_eq!(kind(&[32, 8], DataType::F64), ErrorKind::WrongType { expected: DataType::F32, got: DataType::F64 });
+        assert_eq!(kind(&[31, 8], DataType::F32), ErrorKind::WrongLength { expected: 256, got: 248 });
+        assert_eq!(kind(&[0, 32, 8], DataType::F32), ErrorKind::Shape);
+    }
+
+    #[test]
+    fn random_inputs_of_one_seed_are_the_same() {
+        let values = |seed| Feed::random(&windows(), 2, seed).unwrap().inputs.remove(0).values;
+        assert_eq!(values(1), values(1));
+        assert_ne!(values(1), values(2));
+        let values = values(3);
+        let mean = (0..values.len()).map(|index| values.get(index)).sum::<f64>() / values.len() as f64;
+        assert!(mean.abs() < 0.2, "{mean}");
+    }
+}

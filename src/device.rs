@@ -1,0 +1,523 @@
+//! The GPU, owned in Rust: context, stream, graph, device and pinned memory, over cudarc's driver layer.
+//!
+//! The driver is opened with dlopen when the first [`Device`] is, so a program that links this crate starts on a machine
+//! that has none. Everything here but [`Graph::launch`] is control plane.
+
+use std::ffi::{CStr, c_void};
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys;
+use once_cell::sync::OnceCell;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A GPU with its primary context. Every handle below keeps its device alive.
+#[derive(Debug)]
+pub struct Device {
+    ordinal: usize,
+    handle: sys::CUdevice,
+    context: sys::CUcontext,
+    name: String,
+    compute_capability: (u32, u32),
+    allocated: AtomicU64,
+}
+
+// SAFETY: the CUDA driver API may be called from any thread; the handles are plain values that never change.
+unsafe impl Send for Device {}
+// SAFETY: as above; `allocated` is atomic.
+unsafe impl Sync for Device {}
+
+/// Free and total memory of a device, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct MemoryInfo {
+    /// Free now, for all processes.
+    pub free: u64,
+    /// In all.
+    pub total: u64,
+}
+
+impl Device {
+    /// Opens GPU number `ordinal`, in CUDA's order, and retains its primary context.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoGpu`] without a driver, without a device, or where there is none of that number.
+    pub fn open(ordinal: usize) -> Result<Arc<Self>> {
+        let count = Self::count()?;
+        let no_gpu = || Error::new(ErrorKind::NoGpu, format!("open GPU {ordinal}"));
+        if ordinal >= count {
+            return Err(no_gpu()
+                .expected(format!("one of the GPUs 0..{count}"))
+                .got(ordinal.to_string())
+                .advice("see nvidia-smi, and CUDA_VISIBLE_DEVICES, which hides and renumbers GPUs"));
+        }
+        let failed = |error| cuda_error(error, &format!("open GPU {ordinal}"));
+        let handle = result::device::get(ordinal as i32).map_err(failed)?;
+        // SAFETY: `handle` comes from `device::get`; the context is released in `Drop`.
+        let context = unsafe { result::primary_ctx::retain(handle) }.map_err(failed)?;
+        let attribute = |which| {
+            // SAFETY: `handle` comes from `device::get`.
+            unsafe { result::device::get_attribute(handle, which) }.map_err(failed)
+        };
+        let major = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        let minor = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        let device = Self {
+            ordinal,
+            handle,
+            context,
+            name: result::device::get_name(handle).map_err(failed)?,
+            compute_capability: (major as u32, minor as u32),
+            allocated: AtomicU64::new(0),
+        };
+        device.bind()?;
+        Ok(Arc::new(device))
+    }
+
+    /// How many GPUs CUDA sees.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoGpu`] without a driver or a device.
+    pub fn count() -> Result<usize> {
+        static STARTED: OnceCell<()> = OnceCell::new();
+        let no_gpu = |got: String| {
+            Error::new(ErrorKind::NoGpu, "start CUDA")
+                .expected("an NVIDIA driver and at least one GPU")
+                .got(got)
+                .advice("see nvidia-smi; in a container, start it with --gpus all")
+        };
+        STARTED.get_or_try_init(|| {
+            // SAFETY: opens and closes libcuda; the loader runs its initialisers, as every CUDA program does.
+            if !unsafe { sys::is_culib_present() } {
+                return Err(no_gpu("no libcuda.so.1 on the library path".into()));
+            }
+            result::init().map_err(|error| no_gpu(name(error)))
+        })?;
+        match result::device::get_count() {
+            Ok(count) if count > 0 => Ok(count as usize),
+            Ok(_) => Err(no_gpu("a driver, and no GPU".into())),
+            Err(error) => Err(no_gpu(name(error))),
+        }
+    }
+
+    /// Version of the driver's CUDA, as (13, 0); `None` without a driver.
+    #[must_use]
+    pub fn driver_version() -> Option<(u32, u32)> {
+        Self::count().ok()?;
+        let mut version = 0;
+        // SAFETY: writes one int; `count` has opened the library.
+        unsafe { sys::cuDriverGetVersion(&raw mut version) }.result().ok()?;
+        Some((version as u32 / 1000, version as u32 % 1000 / 10))
+    }
+
+    /// Its number, in CUDA's order.
+    #[must_use]
+    pub fn ordinal(&self) -> usize {
+        self.ordinal
+    }
+
+    /// Its name, as nvidia-smi shows it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its compute capability: (9, 0) for an H100.
+    #[must_use]
+    pub fn compute_capability(&self) -> (u32, u32) {
+        self.compute_capability
+    }
+
+    /// Its memory, free and total.
+    ///
+    /// # Errors
+    /// Those of CUDA.
+    pub fn memory(&self) -> Result<MemoryInfo> {
+        self.bind()?;
+        let (free, total) = result::mem_get_info().map_err(|error| cuda_error(error, "ask for free GPU memory"))?;
+        Ok(MemoryInfo { free: free as u64, total: total as u64 })
+    }
+
+    /// Bytes of device memory that this crate itself holds on it. TensorRT's own come on top.
+    #[must_use]
+    pub fn allocated(&self) -> u64 {
+        self.allocated.load(Ordering::Relaxed)
+    }
+
+    /// Makes its context the calling thread's: every call, because another library may have changed it behind our back.
+    #[inline]
+    pub(crate) fn bind(&self) -> Result<()> {
+        // SAFETY: the context lives as long as `self`.
+        unsafe { result::ctx::set_current(self.context) }.map_err(|error| cuda_error(error, "bind the context"))
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // SAFETY: retained in `open`. An error would mean that the process is going down: nothing to do about it.
+        let _ = unsafe { result::primary_ctx::release(self.handle) };
+    }
+}
+
+/// A non-blocking stream of its own.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    handle: sys::CUstream,
+    device: Arc<Device>,
+}
+
+// SAFETY: a stream may be used from any thread; a session, which owns it, is used by one at a time.
+unsafe impl Send for Stream {}
+
+impl Stream {
+    pub(crate) fn new(device: &Arc<Device>, priority: i32) -> Result<Self> {
+        device.bind()?;
+        let handle = result::stream::create_with_priority(result::stream::StreamKind::NonBlocking, priority)
+            .map_err(|error| cuda_error(error, "create a stream"))?;
+        Ok(Self { handle, device: Arc::clone(device) })
+    }
+
+    /// For TensorRT.
+    pub(crate) fn as_raw(&self) -> usize {
+        self.handle as usize
+    }
+
+    pub(crate) fn synchronize(&self) -> Result<()> {
+        self.device.bind()?;
+        // SAFETY: the handle lives as long as `self`.
+        unsafe { result::stream::synchronize(self.handle) }.map_err(|error| cuda_error(error, "wait for the stream"))
+    }
+
+    /// `Ok(true)` if everything launched has finished.
+    pub(crate) fn is_idle(&self) -> Result<bool> {
+        self.device.bind()?;
+        // SAFETY: the handle lives as long as `self`.
+        match unsafe { sys::cuStreamQuery(self.handle) } {
+            sys::CUresult::CUDA_SUCCESS => Ok(true),
+            sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            error => Err(cuda_error(DriverError(error), "ask the stream what became of its work")),
+        }
+    }
+
+    /// Captures what `work` puts on this stream. The capture is ended whatever `work` does, or the stream would stay
+    /// unusable.
+    pub(crate) fn capture(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
+        self.device.bind()?;
+        let failed = |error| cuda_error(error, "capture a CUDA graph");
+        // Thread-local, so that other threads may allocate meanwhile.
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the handle lives as long as `self`.
+        unsafe { result::stream::begin_capture(self.handle, mode) }.map_err(failed)?;
+        let worked = work();
+        // SAFETY: as above, and a capture was begun.
+        let captured = unsafe { result::stream::end_capture(self.handle) };
+        worked?;
+        let graph = captured.map_err(failed)?;
+        // SAFETY: `graph` was captured just above. It is not needed once it is instantiated.
+        let instantiated = unsafe {
+            let instantiated = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
+            let _ = result::graph::destroy(graph);
+            instantiated
+        };
+        let graph = Graph { handle: instantiated.map_err(failed)?, device: Arc::clone(&self.device) };
+        // SAFETY: both handles live. Uploading now keeps it out of the first launch.
+        unsafe { result::graph::upload(graph.handle, self.handle) }.map_err(failed)?;
+        Ok(graph)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // A session may be dropped in the middle of a call: its memory must outlive the work.
+        let _ = self.synchronize();
+        // SAFETY: created in `new`, destroyed once.
+        let _ = unsafe { result::stream::destroy(self.handle) };
+    }
+}
+
+/// A captured and instantiated CUDA graph.
+#[derive(Debug)]
+pub(crate) struct Graph {
+    handle: sys::CUgraphExec,
+    device: Arc<Device>,
+}
+
+// SAFETY: launches of one graph must not overlap on the host; a session, which owns it, is used by one thread at a time.
+unsafe impl Send for Graph {}
+
+impl Graph {
+    /// Data plane: one driver call, or two.
+    #[inline]
+    pub(crate) fn launch(&self, stream: &Stream) -> Result<()> {
+        self.device.bind()?;
+        // SAFETY: both handles live as long as their owners.
+        unsafe { result::graph::launch(self.handle, stream.handle) }
+            .map_err(|error| cuda_error(error, "launch the graph"))
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        let _ = self.device.bind();
+        // SAFETY: instantiated in `capture`, destroyed once.
+        let _ = unsafe { result::graph::exec_destroy(self.handle) };
+    }
+}
+
+/// Memory on the device, zeroed when it is made.
+#[derive(Debug)]
+pub(crate) struct DeviceBuffer {
+    address: sys::CUdeviceptr,
+    bytes: usize,
+    device: Arc<Device>,
+}
+
+impl DeviceBuffer {
+    /// `what` is for the error message; `lower` says what to lower if there is too little memory.
+    pub(crate) fn new(device: &Arc<Device>, bytes: usize, what: &str, lower: &str) -> Result<Self> {
+        device.bind()?;
+        // SAFETY: freed in `Drop`.
+        let address = unsafe { result::malloc_sync(bytes.max(1)) }.map_err(|error| {
+            if error.0 != sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+                return cuda_error(error, &format!("allocate {what} on the GPU"));
+            }
+            let free = device.memory().map_or_else(|_| "an unknown number of".into(), |memory| mib(memory.free));
+            Error::new(ErrorKind::OutOfMemory, format!("allocate {what} on the GPU"))
+                .expected(format!("{} to be free", mib(bytes as u64)))
+                .got(format!("{free} free on GPU {} ({})", device.ordinal, device.name))
+                .advice(format!("lower {lower}, or end other users of the GPU (nvidia-smi lists them)"))
+        })?;
+        device.allocated.fetch_add(bytes as u64, Ordering::Relaxed);
+        let buffer = Self { address, bytes, device: Arc::clone(device) };
+        // SAFETY: just allocated, of that size.
+        unsafe { result::memset_d8_sync(address, 0, bytes) }.map_err(|error| cuda_error(error, "clear GPU memory"))?;
+        Ok(buffer)
+    }
+
+    pub(crate) fn from_slice<T: bytemuck::Pod>(device: &Arc<Device>, data: &[T], what: &str) -> Result<Self> {
+        let buffer = Self::new(device, std::mem::size_of_val(data), what, "nothing of it: it is small")?;
+        // SAFETY: the buffer has just that size; the call returns when the copy is done.
+        unsafe { result::memcpy_htod_sync(buffer.address, data) }
+            .map_err(|error| cuda_error(error, "copy to the GPU"))?;
+        Ok(buffer)
+    }
+
+    pub(crate) fn address(&self) -> u64 {
+        self.address
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The contents, for tests and checks.
+    pub(crate) fn read<T: bytemuck::Pod>(&self) -> Result<Vec<T>> {
+        self.device.bind()?;
+        let mut data = vec![T::zeroed(); self.bytes / size_of::<T>()];
+        // SAFETY: `data` is no larger than the buffer.
+        unsafe { result::memcpy_dtoh_sync(&mut data, self.address) }
+            .map_err(|error| cuda_error(error, "copy from the GPU"))?;
+        Ok(data)
+    }
+}
+
+impl Drop for DeviceBuffer {
+    fn drop(&mut self) {
+        let _ = self.device.bind();
+        // SAFETY: allocated in `new`, freed once.
+        let _ = unsafe { result::free_sync(self.address) };
+        self.device.allocated.fetch_sub(self.bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// Pinned host memory that the device reads and writes over PCIe: write-back, not write-combined, because the host
+/// reads it, too. Zeroed when it is made.
+#[derive(Debug)]
+pub(crate) struct MappedBuffer {
+    host: NonNull<u8>,
+    address: sys::CUdeviceptr,
+    bytes: usize,
+    device: Arc<Device>,
+}
+
+// SAFETY: plain memory with one owner.
+unsafe impl Send for MappedBuffer {}
+
+impl MappedBuffer {
+    pub(crate) fn new(device: &Arc<Device>, bytes: usize) -> Result<Self> {
+        device.bind()?;
+        let failed = |error| cuda_error(error, &format!("allocate {} of pinned host memory", mib(bytes as u64)));
+        // SAFETY: freed in `Drop`.
+        let host = unsafe { result::malloc_host(bytes.max(1), sys::CU_MEMHOSTALLOC_DEVICEMAP) }.map_err(failed)?;
+        let host = NonNull::new(host.cast::<u8>()).expect("CUDA gave memory");
+        let mut address = 0;
+        // SAFETY: `host` is pinned, mapped and `bytes` long.
+        unsafe {
+            host.as_ptr().write_bytes(0, bytes);
+            sys::cuMemHostGetDevicePointer_v2(&raw mut address, host.as_ptr().cast::<c_void>(), 0)
+        }
+        .result()
+        .map_err(failed)?;
+        Ok(Self { host, address, bytes, device: Arc::clone(device) })
+    }
+
+    /// Host address of byte `offset`.
+    pub(crate) fn host(&self, offset: usize) -> NonNull<u8> {
+        assert!(offset <= self.bytes, "inside the buffer");
+        // SAFETY: inside, or one past the end of, the allocation.
+        unsafe { self.host.add(offset) }
+    }
+
+    /// Device address of byte `offset`.
+    pub(crate) fn address(&self, offset: usize) -> u64 {
+        self.address + offset as u64
+    }
+}
+
+impl Drop for MappedBuffer {
+    fn drop(&mut self) {
+        let _ = self.device.bind();
+        // SAFETY: allocated in `new`, freed once.
+        let _ = unsafe { result::free_host(self.host.as_ptr().cast()) };
+    }
+}
+
+/// A loaded fat binary.
+#[derive(Debug)]
+pub(crate) struct Module {
+    handle: sys::CUmodule,
+    device: Arc<Device>,
+}
+
+// SAFETY: a module may be used from any thread.
+unsafe impl Send for Module {}
+
+/// A kernel of a [`Module`], which must outlive it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Function(sys::CUfunction);
+
+// SAFETY: a function may be launched from any thread.
+unsafe impl Send for Function {}
+
+impl Module {
+    pub(crate) fn load(device: &Arc<Device>, fat_binary: &'static [u8]) -> Result<Self> {
+        device.bind()?;
+        // SAFETY: nvcc made the fat binary; build.rs aligned it.
+        let handle = unsafe { result::module::load_data(fat_binary.as_ptr().cast()) }.map_err(|error| {
+            let (major, minor) = device.compute_capability;
+            Error::new(ErrorKind::Cuda { code: error.0 as i32 }, "load the kernels")
+                .expected(format!("machine code or PTX for compute capability {major}.{minor}"))
+                .got(name(error))
+                .advice("build tickrt with a CUDA toolkit that knows this GPU")
+        })?;
+        Ok(Self { handle, device: Arc::clone(device) })
+    }
+
+    pub(crate) fn function(&self, name: &CStr) -> Result<Function> {
+        // SAFETY: the module is loaded.
+        let function = unsafe { result::module::get_function(self.handle, name.to_owned()) };
+        function.map(Function).map_err(|error| cuda_error(error, &format!("find the kernel {}", name.to_string_lossy())))
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        let _ = self.device.bind();
+        // SAFETY: loaded in `load`, unloaded once.
+        let _ = unsafe { result::module::unload(self.handle) };
+    }
+}
+
+impl Function {
+    /// Launches on `stream`, with one parameter.
+    ///
+    /// # Safety
+    /// `parameter` must be what the kernel takes, and every address in it valid until the work is done; the module
+    /// must be loaded.
+    pub(crate) unsafe fn launch<P>(self, stream: &Stream, blocks: u32, threads: u32, parameter: &P) -> Result<()> {
+        stream.device.bind()?;
+        let mut parameters = [std::ptr::from_ref(parameter).cast_mut().cast::<c_void>()];
+        // SAFETY: passed on to the caller.
+        unsafe {
+            result::launch_kernel(self.0, (blocks, 1, 1), (threads, 1, 1), 0, stream.handle, &mut parameters)
+        }
+        .map_err(|error| cuda_error(error, "launch a kernel"))
+    }
+}
+
+/// Everything in it is leaked instead of dropped, once CUDA is finished: dropping calls the driver.
+#[derive(Debug)]
+pub(crate) struct Quarantine<T>(ManuallyDrop<T>, bool);
+
+impl<T> Quarantine<T> {
+    pub(crate) fn new(inner: T) -> Self {
+        Self(ManuallyDrop::new(inner), false)
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.1 = true;
+    }
+
+}
+
+impl<T> std::ops::Deref for Quarantine<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> std::ops::DerefMut for Quarantine<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
+
+impl<T> Drop for Quarantine<T> {
+    fn drop(&mut self) {
+        if !self.1 {
+            // SAFETY: dropped here only, once.
+            unsafe { ManuallyDrop::drop(&mut self.0) };
+        }
+    }
+}
+
+/// Whether CUDA's error means that no call of the process works any more. The runtime's numbers are the driver's.
+pub(crate) fn is_sticky(code: i32) -> bool {
+    matches!(
+        code,
+        4 // the driver is unloading
+        | 46 | 101 // the device is unavailable or gone
+        | 79 | 802 // the system is not ready
+        | 214 | 220 | 226 // an uncorrectable error of the memory or NVLink, a contained one
+        | 700 | 702 // an illegal address, a launch that ran too long
+        | 708..=710 // the context is in use elsewhere or destroyed, an assertion in a kernel
+        | 714..=719 // an illegal instruction, address or stack; a failed launch
+        | 721..=729
+        | 999 // unknown: what a device says that fell off the bus
+    )
+}
+
+fn cuda_error(error: DriverError, operation: &str) -> Error {
+    let code = error.0 as i32;
+    if is_sticky(code) {
+        // On the data plane, too: without a story nothing is allocated.
+        return ErrorKind::DeviceLost { code }.into();
+    }
+    let kind = match error.0 {
+        sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => ErrorKind::OutOfMemory,
+        _ => ErrorKind::Cuda { code },
+    };
+    Error::new(kind, operation).got(format!("{} ({code})", name(error)))
+}
+
+/// CUDA's name for an error, from our own table: building an error never calls the driver.
+fn name(error: DriverError) -> String {
+    format!("{:?}", error.0)
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}

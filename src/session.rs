@@ -1,0 +1,798 @@
+//! The hot path, top to bottom: lend a slot, write the input, submit, spin on the flag, read the answer.
+//!
+//! After start nothing here allocates, locks, logs or calls C++, and every loop has a bound. The first half is the
+//! path; starting a session and what lies beside the path comes below it.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::backend::{Backend, BackendKind, CallShape, Health, Signature, SlotMemory};
+use crate::completion::Status;
+use crate::config::SessionConfig;
+use crate::error::{Error, ErrorKind, Result};
+use crate::tensor::{DataType, Element};
+use crate::window::{Moment, Windows};
+
+/// One backend, warmed up, and its ring of slots. One thread at a time uses it (`&mut self`); it may move between
+/// threads (`nvinfer1::IExecutionContext` has the same rule, without the compiler's help).
+///
+/// ```no_run
+/// # fn main() -> tickrt::Result<()> {
+/// let mut session = tickrt::Session::load("models/toy_cnn.engine")?;
+/// let mut scores = [0.0_f32; 3];
+/// session.infer(&[0.0_f32; 256], &mut scores)?;
+/// # Ok(()) }
+/// ```
+pub struct Session {
+    slots: Box<[Slot]>,
+    next: usize,
+    sequence: u64,
+    id: u32,
+    windows: Option<Windows>,
+    wait_limit: Duration,
+    check_finite: bool,
+    output_range: Option<[f32; 2]>,
+    backend: Box<dyn Backend>,
+}
+
+/// A call on its way. Give it to [`Session::poll`], [`Session::wait`] or [`Session::wait_until`] of the session that
+/// issued it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    session: u32,
+    slot: u32,
+    sequence: u64,
+}
+
+/// Where an answer came from, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// What the caller gave to [`InputSlot::tag`]; 0 if nothing.
+    pub tag: u64,
+    /// The call's number in its session, from 1.
+    pub sequence: u64,
+    /// Which backend computed it.
+    pub backend: BackendKind,
+    /// SHA-256 of the plan or ONNX model that computed it.
+    pub engine: [u8; 32],
+    /// When the call was submitted.
+    pub submitted: Instant,
+    /// When the answer was seen.
+    pub done: Instant,
+}
+
+impl Answer {
+    /// From submission to answer.
+    #[must_use]
+    pub fn latency(&self) -> Duration {
+        self.done - self.submitted
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    state: SlotState,
+    shape: usize,
+    tag: u64,
+    submitted: Instant,
+    /// The window that was asked, so that another backend can answer in this one's place.
+    moment: Option<Moment>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SlotState {
+    Free,
+    /// The call of this number is in flight, or its answer not yet collected.
+    Asked(u64),
+    /// Its deadline was missed: free again once the late answer is in.
+    GivenUp(u64),
+}
+
+// ---- One call with one tensor in and one out.
+
+impl Session {
+    /// Computes one call from beginning to end: `input` is the only input, `output` takes the first output.
+    ///
+    /// # Errors
+    /// Those of [`input`](Self::input), [`InputSlot::write`], [`InputSlot::submit`] and [`wait`](Self::wait).
+    #[inline]
+    pub fn infer<T: Element, U: Element>(&mut self, input: &[T], output: &mut [U]) -> Result<Answer> {
+        let mut slot = self.input()?;
+        slot.write(0, input)?;
+        let ticket = slot.submit()?;
+        self.wait(ticket, output)
+    }
+
+    // ---- 1. Lend a slot.
+
+    /// Lends a free slot of the ring, for the first announced shape.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`] if every slot is in flight or not yet collected.
+    #[inline]
+    pub fn input(&mut self) -> Result<InputSlot<'_>> {
+        self.input_for(0)
+    }
+
+    /// Lends a free slot of the ring, for the shape announced as number `shape`.
+    ///
+    /// # Errors
+    /// As [`input`](Self::input), and [`ErrorKind::Shape`] if no such shape was announced.
+    #[inline]
+    pub fn input_for(&mut self, shape: usize) -> Result<InputSlot<'_>> {
+        if shape >= self.backend.signature().shapes.len() {
+            return Err(ErrorKind::Shape.into());
+        }
+        let depth = self.slots.len();
+        for _ in 0..depth {
+            let index = self.next;
+            self.next = if index + 1 == depth { 0 } else { index + 1 };
+            if self.is_free(index) {
+                return Ok(self.attach(Draft { index, shape, tag: 0, written: 0 }));
+            }
+        }
+        Err(ErrorKind::Full { depth }.into())
+    }
+
+    #[inline]
+    pub(crate) fn attach(&mut self, draft: Draft) -> InputSlot<'_> {
+        InputSlot { session: self, draft }
+    }
+
+    #[inline]
+    fn is_free(&mut self, index: usize) -> bool {
+        match self.slots[index].state {
+            SlotState::Free => true,
+            SlotState::Asked(_) => false,
+            SlotState::GivenUp(sequence) => {
+                let late = self.finished(index, sequence).is_some();
+                if late {
+                    self.slots[index].state = SlotState::Free;
+                }
+                late
+            }
+        }
+    }
+}
+
+// ---- 2. Write the input.
+
+/// A slot's input memory, lent to the caller. Dropped without [`submit`](Self::submit) it goes back to the ring.
+pub struct InputSlot<'session> {
+    session: &'session mut Session,
+    draft: Draft,
+}
+
+/// A call that is being written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Draft {
+    index: usize,
+    shape: usize,
+    pub(crate) tag: u64,
+    /// Elements written, of all inputs together.
+    written: usize,
+}
+
+impl InputSlot<'_> {
+    /// Writes elements of the first input, from place `offset` on, in the type that the normalisation takes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::WrongType`], [`ErrorKind::WrongLength`].
+    #[inline]
+    pub fn write<T: Element>(&mut self, offset: usize, data: &[T]) -> Result<()> {
+        self.write_input(0, offset, data)
+    }
+
+    /// Writes elements of the input `name`.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write), and [`ErrorKind::UnknownTensor`].
+    pub fn write_named<T: Element>(&mut self, name: &str, offset: usize, data: &[T]) -> Result<()> {
+        let inputs = &self.session.backend.signature().inputs;
+        let input = inputs.iter().position(|input| input.name == name).ok_or(ErrorKind::UnknownTensor)?;
+        self.write_input(input, offset, data)
+    }
+
+    #[inline]
+    fn write_input<T: Element>(&mut self, input: usize, offset: usize, data: &[T]) -> Result<()> {
+        let into = self.slice(input)?;
+        let end = offset.checked_add(data.len()).filter(|&end| end <= into.len());
+        let Some(end) = end else {
+            return Err(ErrorKind::WrongLength { expected: into.len(), got: offset.saturating_add(data.len()) }.into());
+        };
+        into[offset..end].copy_from_slice(data);
+        self.draft.written = self.draft.written.saturating_add(data.len());
+        Ok(())
+    }
+
+    /// The first input's memory itself, to write in place: one copy less. `None` if `T` is not its type. Whoever asks
+    /// for it is trusted to have written all of it.
+    #[inline]
+    pub fn as_mut_slice<T: Element>(&mut self) -> Option<&mut [T]> {
+        self.draft.written = usize::MAX;
+        self.slice(0).ok()
+    }
+
+    #[inline]
+    fn slice<T: Element>(&mut self, input: usize) -> Result<&mut [T]> {
+        let normalizer = &self.session.backend.signature().shapes[self.draft.shape].inputs[input];
+        if normalizer.input_type != T::TYPE {
+            return Err(ErrorKind::WrongType { expected: normalizer.input_type, got: T::TYPE }.into());
+        }
+        let region = &self.session.backend.slots()[self.draft.index].inputs[input];
+        // SAFETY: the backend's contract: the region is valid, aligned to 64 and large enough for every announced shape.
+        // Nothing else touches it: the slot is free, and the session is borrowed. Any bytes make a `T`, which is Pod.
+        Ok(unsafe { std::slice::from_raw_parts_mut(region.start.as_ptr().cast::<T>(), normalizer.count) })
+    }
+
+    /// A number of the caller's that comes back with the answer.
+    #[inline]
+    #[must_use]
+    pub fn tag(mut self, tag: u64) -> Self {
+        self.draft.tag = tag;
+        self
+    }
+
+    // ---- 3. Submit.
+
+    /// Starts the call and returns at once; ONNX Runtime computes in here.
+    ///
+    /// # Errors
+    /// [`ErrorKind::WrongLength`] if less than the whole input was written; those of the backend. The slot is free
+    /// again after an error, unless the device is lost.
+    #[inline]
+    pub fn submit(self) -> Result<Ticket> {
+        let shape = &self.session.backend.signature().shapes[self.draft.shape];
+        let expected = shape.inputs.iter().map(|input| input.count).sum();
+        let Draft { index, shape, tag, written } = self.draft;
+        if written < expected {
+            return Err(ErrorKind::WrongLength { expected, got: written }.into());
+        }
+        self.session.launch(index, shape, tag, None)
+    }
+
+    /// Lets go of the session, to be attached again.
+    #[inline]
+    pub(crate) fn detach(self) -> Draft {
+        self.draft
+    }
+}
+
+impl Session {
+    /// Keeps the newest row of `symbol`, in the type that the normalisation takes. Copies it on the host; it goes to the
+    /// device with the symbol's next call.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoWindows`], [`ErrorKind::UnknownSymbol`], [`ErrorKind::WrongType`], [`ErrorKind::WrongLength`], and
+    /// [`ErrorKind::NonFiniteInput`] where the normalisation refuses NaN. A row that was refused is not in the window:
+    /// push a better one or call [`gap`](Self::gap).
+    #[inline]
+    pub fn push<T: Element>(&mut self, symbol: u32, row: &[T]) -> Result<()> {
+        self.windows_mut()?.push(symbol, T::TYPE, bytemuck::cast_slice(row))
+    }
+
+    /// Forgets the rows of `symbol`: its window must fill anew.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoWindows`], [`ErrorKind::UnknownSymbol`].
+    pub fn reset(&mut self, symbol: u32) -> Result<()> {
+        self.windows_mut()?.reset(symbol)
+    }
+
+    /// Says that a row of `symbol` is missing; [`GapPolicy`](crate::GapPolicy) says what follows.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoWindows`], [`ErrorKind::UnknownSymbol`].
+    pub fn gap(&mut self, symbol: u32) -> Result<()> {
+        self.windows_mut()?.gap(symbol)
+    }
+
+    /// Starts a call on the window of `symbol` as it is now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::WindowNotFull`], [`ErrorKind::UnknownSymbol`], [`ErrorKind::NoWindows`], [`ErrorKind::Full`], and
+    /// those of the backend.
+    #[inline]
+    pub fn submit_window(&mut self, symbol: u32) -> Result<Ticket> {
+        self.submit_window_tagged(symbol, 0)
+    }
+
+    /// As [`submit_window`](Self::submit_window), with a number of the caller's that comes back with the answer.
+    ///
+    /// # Errors
+    /// As [`submit_window`](Self::submit_window).
+    #[inline]
+    pub fn submit_window_tagged(&mut self, symbol: u32, tag: u64) -> Result<Ticket> {
+        let moment = self.windows()?.now(symbol)?;
+        self.submit_moment(moment, tag)
+    }
+
+    /// Starts a call on a window as it was; the window must not have moved on by more than its own length.
+    pub(crate) fn submit_moment(&mut self, moment: Moment, tag: u64) -> Result<Ticket> {
+        let index = self.input()?.draft.index;
+        let windows = self.windows.as_ref().ok_or(ErrorKind::NoWindows)?;
+        let device_rings = self.backend.keeps_windows();
+        let newest = if device_rings { windows.pending(moment.symbol) } else { windows.rows() as u32 };
+        let memory = &self.backend.slots()[index];
+        let bytes = self.backend.signature().shapes[0].inputs[0].input_bytes();
+        // SAFETY: as in `InputSlot::slice`.
+        let input = unsafe { std::slice::from_raw_parts_mut(memory.inputs[0].start.as_ptr(), bytes) };
+        if !windows.lay_out(moment, newest, input) {
+            return Err(ErrorKind::Unavailable.into());
+        }
+        // SAFETY: the backend's contract: the header is valid, and nothing reads it while the slot is free.
+        let header = unsafe { &mut *memory.header.as_ptr() };
+        header.window = u32::from(device_rings);
+        header.symbol = moment.symbol;
+        header.new_rows = newest;
+        header.oldest = moment.oldest(windows.rows());
+        let ticket = self.launch(index, 0, tag, Some(moment))?;
+        if device_rings {
+            self.windows_mut()?.sent(moment.symbol);
+        }
+        Ok(ticket)
+    }
+
+    #[inline]
+    fn launch(&mut self, index: usize, shape: usize, tag: u64, moment: Option<Moment>) -> Result<Ticket> {
+        let sequence = self.sequence + 1;
+        // SAFETY: the backend's contract: the header is valid, and nothing reads it while the slot is free.
+        let header = unsafe { &mut *self.backend.slots()[index].header.as_ptr() };
+        header.sequence = sequence;
+        if moment.is_none() {
+            header.window = 0;
+        }
+        let submitted = Instant::now();
+        self.backend.launch(index, shape)?;
+        self.sequence = sequence;
+        self.slots[index] = Slot { state: SlotState::Asked(sequence), shape, tag, submitted, moment };
+        Ok(Ticket { session: self.id, slot: index as u32, sequence })
+    }
+
+    // ---- 4. Spin on the flag.
+
+    /// Takes the answer if it is there: the first output goes to `output`. Returns at once.
+    ///
+    /// # Errors
+    /// [`ErrorKind::StaleTicket`], and those of [`wait`](Self::wait), whose limit counts from the submission here.
+    #[inline]
+    pub fn poll<T: Element>(&mut self, ticket: Ticket, output: &mut [T]) -> Result<Option<Answer>> {
+        self.poll_into(ticket, |outputs| outputs.copy(0, output))
+    }
+
+    /// Waits for the answer, for [`SessionConfig::wait_limit`] at most: the first output goes to `output`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::StaleTicket`], [`ErrorKind::WrongLength`], [`ErrorKind::WrongType`], [`ErrorKind::NonFiniteInput`],
+    /// [`ErrorKind::NonFiniteOutput`], [`ErrorKind::OutOfRange`], [`ErrorKind::DeadlineMissed`] if the device still
+    /// computes after the limit, or the device's own error.
+    #[inline]
+    pub fn wait<T: Element>(&mut self, ticket: Ticket, output: &mut [T]) -> Result<Answer> {
+        self.wait_into(ticket, |outputs| outputs.copy(0, output))
+    }
+
+    /// Waits for the answer until `deadline`.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait). After [`ErrorKind::DeadlineMissed`] the session stays usable: the late answer is
+    /// discarded, and its slot stays out of the ring until it has come.
+    #[inline]
+    pub fn wait_until<T: Element>(&mut self, ticket: Ticket, deadline: Instant, output: &mut [T]) -> Result<Answer> {
+        self.wait_until_into(ticket, deadline, |outputs| outputs.copy(0, output))
+    }
+
+    /// As [`poll`](Self::poll), for several outputs: `read` takes what it wants of them.
+    ///
+    /// # Errors
+    /// As [`poll`](Self::poll), and those of `read`.
+    #[inline]
+    pub fn poll_into(
+        &mut self,
+        ticket: Ticket,
+        read: impl FnOnce(&Outputs<'_>) -> Result<()>,
+    ) -> Result<Option<Answer>> {
+        let index = self.asked(ticket)?;
+        match self.finished(index, ticket.sequence) {
+            Some(status) => self.collect(index, ticket.sequence, status, read).map(Some),
+            None if self.slots[index].submitted.elapsed() > self.wait_limit => {
+                Err(self.explain_silence(index, ticket.sequence))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// As [`wait`](Self::wait), for several outputs: `read` takes what it wants of them.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait), and those of `read`.
+    #[inline]
+    pub fn wait_into(&mut self, ticket: Ticket, read: impl FnOnce(&Outputs<'_>) -> Result<()>) -> Result<Answer> {
+        let deadline = Instant::now() + self.wait_limit;
+        let index = self.asked(ticket)?;
+        match self.spin(index, ticket.sequence, deadline) {
+            Some(status) => self.collect(index, ticket.sequence, status, read),
+            None => Err(self.explain_silence(index, ticket.sequence)),
+        }
+    }
+
+    /// As [`wait_until`](Self::wait_until), for several outputs: `read` takes what it wants of them.
+    ///
+    /// # Errors
+    /// As [`wait_until`](Self::wait_until), and those of `read`.
+    #[inline]
+    pub fn wait_until_into(
+        &mut self,
+        ticket: Ticket,
+        deadline: Instant,
+        read: impl FnOnce(&Outputs<'_>) -> Result<()>,
+    ) -> Result<Answer> {
+        let index = self.asked(ticket)?;
+        match self.spin(index, ticket.sequence, deadline) {
+            Some(status) => self.collect(index, ticket.sequence, status, read),
+            None => {
+                self.slots[index].state = SlotState::GivenUp(ticket.sequence);
+                Err(ErrorKind::DeadlineMissed.into())
+            }
+        }
+    }
+
+    /// Gives the call up: its answer will be discarded, and its slot goes back to the ring when it has come.
+    ///
+    /// # Errors
+    /// [`ErrorKind::StaleTicket`].
+    pub fn give_up(&mut self, ticket: Ticket) -> Result<()> {
+        let index = self.asked(ticket)?;
+        self.slots[index].state = SlotState::GivenUp(ticket.sequence);
+        Ok(())
+    }
+
+    #[inline]
+    fn spin(&self, index: usize, sequence: u64, deadline: Instant) -> Option<Status> {
+        // The clock costs as much as many looks at the flag.
+        const LOOKS_A_CLOCK: u32 = 32;
+        loop {
+            for _ in 0..LOOKS_A_CLOCK {
+                if let Some(status) = self.finished(index, sequence) {
+                    return Some(status);
+                }
+                std::hint::spin_loop();
+            }
+            if Instant::now() >= deadline {
+                return self.finished(index, sequence);
+            }
+        }
+    }
+
+    #[inline]
+    fn finished(&self, index: usize, sequence: u64) -> Option<Status> {
+        // SAFETY: the backend's contract: the flag is valid as long as the backend.
+        unsafe { self.backend.slots()[index].done.as_ref() }.finished(sequence)
+    }
+
+    // ---- 5. Read the answer.
+
+    #[inline]
+    fn collect(
+        &mut self,
+        index: usize,
+        sequence: u64,
+        status: Status,
+        read: impl FnOnce(&Outputs<'_>) -> Result<()>,
+    ) -> Result<Answer> {
+        let done = Instant::now();
+        let slot = self.slots[index];
+        self.slots[index].state = SlotState::Free;
+        if status.0 & Status::NON_FINITE_INPUT != 0 {
+            return Err(ErrorKind::NonFiniteInput.into());
+        }
+        let signature = self.backend.signature();
+        let outputs =
+            Outputs { signature, shape: &signature.shapes[slot.shape], memory: &self.backend.slots()[index] };
+        outputs.check(self.check_finite, self.output_range)?;
+        read(&outputs)?;
+        Ok(Answer {
+            tag: slot.tag,
+            sequence,
+            backend: self.backend.kind(),
+            engine: self.backend.engine_id(),
+            submitted: slot.submitted,
+            done,
+        })
+    }
+
+    #[inline]
+    fn asked(&self, ticket: Ticket) -> Result<usize> {
+        let index = ticket.slot as usize;
+        let asked = ticket.session == self.id
+            && self.slots.get(index).is_some_and(|slot| slot.state == SlotState::Asked(ticket.sequence));
+        if asked { Ok(index) } else { Err(ErrorKind::StaleTicket.into()) }
+    }
+}
+
+/// The outputs of one answer, while they lie in their slot.
+#[derive(Clone, Copy)]
+pub struct Outputs<'session> {
+    signature: &'session Signature,
+    shape: &'session CallShape,
+    memory: &'session SlotMemory,
+}
+
+impl<'session> Outputs<'session> {
+    /// Copies output number `output`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownTensor`], [`ErrorKind::WrongType`], [`ErrorKind::WrongLength`].
+    #[inline]
+    pub fn copy<T: Element>(&self, output: usize, into: &mut [T]) -> Result<()> {
+        let from = self.slice::<T>(output)?;
+        if from.len() != into.len() {
+            return Err(ErrorKind::WrongLength { expected: from.len(), got: into.len() }.into());
+        }
+        into.copy_from_slice(from);
+        Ok(())
+    }
+
+    /// The output `name`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownTensor`], [`ErrorKind::WrongType`].
+    pub fn named<T: Element>(&self, name: &str) -> Result<&'session [T]> {
+        let outputs = &self.signature.outputs;
+        self.slice(outputs.iter().position(|output| output.name == name).ok_or(ErrorKind::UnknownTensor)?)
+    }
+
+    /// Output number `output`, where it lies.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownTensor`], [`ErrorKind::WrongType`].
+    #[inline]
+    pub fn slice<T: Element>(&self, output: usize) -> Result<&'session [T]> {
+        let shape = self.shape.outputs.get(output).ok_or(ErrorKind::UnknownTensor)?;
+        if shape.data_type != T::TYPE {
+            return Err(ErrorKind::WrongType { expected: shape.data_type, got: T::TYPE }.into());
+        }
+        // SAFETY: the backend's contract: valid, aligned, large enough, and complete now that the flag shows the call.
+        Ok(unsafe { std::slice::from_raw_parts(self.memory.outputs[output].start.as_ptr().cast::<T>(), shape.count) })
+    }
+
+    #[inline]
+    fn check(&self, finite: bool, range: Option<[f32; 2]>) -> Result<()> {
+        for (output, shape) in self.shape.outputs.iter().enumerate() {
+            if shape.data_type != DataType::F32 {
+                continue;
+            }
+            let values = self.slice::<f32>(output)?;
+            if finite && let Some(index) = values.iter().position(|value| !value.is_finite()) {
+                return Err(ErrorKind::NonFiniteOutput { index }.into());
+            }
+            if let Some([lowest, highest]) = range
+                && let Some(index) = values.iter().position(|value| !(lowest..=highest).contains(value))
+            {
+                return Err(ErrorKind::OutOfRange { index }.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+// ---- Beside the path: starting, asking, failing.
+
+impl Session {
+    /// Loads the plan in `path`, with the sidecar beside it, and starts a session on it: GPU 0, defaults for the rest.
+    ///
+    /// # Errors
+    /// Those of [`Engine::load`](crate::Engine::load) and [`Engine::session`](crate::Engine::session).
+    pub fn load(path: impl AsRef<std::path::Path>) -> Result<Self> {
+        crate::Engine::load(path)?.session(&SessionConfig::default())
+    }
+
+    /// Starts a session on `backend`: makes the windows and warms up every slot with every shape.
+    ///
+    /// # Errors
+    /// Those of the backend during warm-up, and [`ErrorKind::InvalidArgument`] for windows that do not fit the input.
+    pub fn start(backend: Box<dyn Backend>, config: &SessionConfig) -> Result<Self> {
+        static SESSIONS: AtomicU32 = AtomicU32::new(0);
+        let signature = backend.signature();
+        let windows = match &config.windows {
+            Some(windows) => Some(Windows::new(windows, &signature.shapes[0].inputs[0])?),
+            None => None,
+        };
+        let free =
+            Slot { state: SlotState::Free, shape: 0, tag: 0, submitted: Instant::now(), moment: None };
+        let mut session = Self {
+            slots: vec![free; backend.slots().len()].into(),
+            next: 0,
+            sequence: 0,
+            id: SESSIONS.fetch_add(1, Ordering::Relaxed),
+            windows,
+            wait_limit: config.wait_limit,
+            check_finite: config.check_finite,
+            output_range: config.output_range,
+            backend,
+        };
+        session.warm_up(config.warm_up)?;
+        Ok(session)
+    }
+
+    /// Every slot with every shape once, and `calls` calls at least. What zeros make the network answer is no matter.
+    fn warm_up(&mut self, calls: usize) -> Result<()> {
+        const FIRST_CALL: Duration = Duration::from_secs(10); // may load kernels
+        let shapes = self.backend.signature().shapes.len();
+        let calls = if calls == 0 { 0 } else { calls.max(shapes * self.slots.len()) };
+        for call in 0..calls {
+            let index = call % self.slots.len();
+            let ticket = self.launch(index, call / self.slots.len() % shapes, 0, None)?;
+            if self.spin(index, ticket.sequence, Instant::now() + FIRST_CALL).is_none() {
+                return Err(self.explain_silence(index, ticket.sequence));
+            }
+            self.slots[index].state = SlotState::Free;
+        }
+        Ok(())
+    }
+
+    /// After the limit of a wait: asks the device what became of the call.
+    #[cold]
+    fn explain_silence(&mut self, index: usize, sequence: u64) -> Error {
+        self.slots[index].state = SlotState::GivenUp(sequence);
+        match self.backend.health() {
+            Health::Running => ErrorKind::DeadlineMissed.into(),
+            Health::Failed(error) => error,
+            Health::Idle => Error::new(ErrorKind::Execution, "wait for an answer")
+                .expected("the call's number in its slot's flag")
+                .got("an idle device that has not written it")
+                .advice("report it with the model: the publish kernel has not run"),
+        }
+    }
+
+    /// Which backend it runs on.
+    #[must_use]
+    pub fn backend(&self) -> BackendKind {
+        self.backend.kind()
+    }
+
+    /// Library, version and device, for people.
+    #[must_use]
+    pub fn description(&self) -> &str {
+        self.backend.description()
+    }
+
+    /// The network's inputs, as they are handed over, and its outputs, as they are delivered.
+    #[must_use]
+    pub fn signature(&self) -> &Signature {
+        self.backend.signature()
+    }
+
+    /// Whether calls run from a captured CUDA graph.
+    #[must_use]
+    pub fn is_graph(&self) -> bool {
+        self.backend.graph().is_ok()
+    }
+
+    /// Why calls do not run from a captured CUDA graph; `None` if they do.
+    #[must_use]
+    pub fn why_no_graph(&self) -> Option<&str> {
+        self.backend.graph().err()
+    }
+
+    /// Slots in the ring.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Rows of a rolling window; `None` without windows.
+    #[must_use]
+    pub fn window_rows(&self) -> Option<usize> {
+        self.windows.as_ref().map(Windows::rows)
+    }
+
+    /// Bytes of device memory that the backend holds.
+    #[must_use]
+    pub fn device_memory(&self) -> u64 {
+        self.backend.device_memory()
+    }
+
+    /// The call's input as it was handed over and its tag: its own bytes, or the moment of its window.
+    pub(crate) fn asked_input(&self, ticket: Ticket) -> Result<(AskedInput<'_>, u64)> {
+        let index = ticket.slot as usize;
+        let slot = self.slots.get(index).ok_or(ErrorKind::StaleTicket)?;
+        let known = matches!(slot.state, SlotState::Asked(s) | SlotState::GivenUp(s) if s == ticket.sequence);
+        if !known || ticket.session != self.id {
+            return Err(ErrorKind::StaleTicket.into());
+        }
+        let input = match slot.moment {
+            Some(moment) => AskedInput::Window(moment),
+            None => AskedInput::Slot { memory: &self.backend.slots()[index], shape: slot.shape },
+        };
+        Ok((input, slot.tag))
+    }
+
+    /// As [`asked_input`](Self::asked_input), of a call that could not be started.
+    pub(crate) fn drafted_input(&self, draft: Draft) -> (AskedInput<'_>, u64) {
+        let memory = &self.backend.slots()[draft.index];
+        (AskedInput::Slot { memory, shape: draft.shape }, draft.tag)
+    }
+
+    pub(crate) fn issued(&self, ticket: Ticket) -> bool {
+        ticket.session == self.id
+    }
+
+    /// One call with the first shape, on whatever lies in the slot.
+    pub(crate) fn time_one_call(&mut self) -> Result<Duration> {
+        let index = self.input()?.draft.index;
+        let started = Instant::now();
+        let ticket = self.launch(index, 0, 0, None)?;
+        if self.spin(index, ticket.sequence, started + self.wait_limit).is_none() {
+            return Err(self.explain_silence(index, ticket.sequence));
+        }
+        self.slots[index].state = SlotState::Free;
+        Ok(started.elapsed())
+    }
+
+    /// Whether a call that was given up has not come back for the limit of a wait.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.slots.iter().enumerate().any(|(index, slot)| match slot.state {
+            SlotState::GivenUp(sequence) => {
+                slot.submitted.elapsed() > self.wait_limit && self.finished(index, sequence).is_none()
+            }
+            _ => false,
+        })
+    }
+
+    /// Copies the inputs of another session's call into a slot of this one and starts it.
+    pub(crate) fn submit_copy(&mut self, of: &SlotMemory, shape: usize, tag: u64) -> Result<Ticket> {
+        let index = self.input_for(shape)?.draft.index;
+        let memory = &self.backend.slots()[index];
+        for (normalizer, (from, to)) in
+            self.backend.signature().shapes[shape].inputs.iter().zip(of.inputs.iter().zip(&memory.inputs))
+        {
+            let bytes = normalizer.input_bytes();
+            assert!(bytes <= from.bytes && bytes <= to.bytes, "the chain's backends take the same inputs");
+            // SAFETY: both backends' contract: regions are valid and do not overlap; this slot is free.
+            unsafe { std::ptr::copy_nonoverlapping(from.start.as_ptr(), to.start.as_ptr(), bytes) };
+        }
+        self.launch(index, shape, tag, None)
+    }
+
+    pub(crate) fn take_windows(&mut self) -> Option<Windows> {
+        self.windows.take()
+    }
+
+    /// Takes over another session's windows: this device has seen none of the rows.
+    pub(crate) fn put_windows(&mut self, windows: Option<Windows>) {
+        self.windows = windows;
+        if let Some(windows) = &mut self.windows {
+            windows.unsent();
+        }
+    }
+
+    pub(crate) fn quarantine(&mut self) {
+        self.backend.quarantine();
+    }
+
+    #[inline]
+    fn windows(&self) -> Result<&Windows> {
+        self.windows.as_ref().ok_or_else(|| ErrorKind::NoWindows.into())
+    }
+
+    #[inline]
+    fn windows_mut(&mut self) -> Result<&mut Windows> {
+        self.windows.as_mut().ok_or_else(|| ErrorKind::NoWindows.into())
+    }
+}
+
+/// What a call was asked about.
+pub(crate) enum AskedInput<'session> {
+    Slot { memory: &'session SlotMemory, shape: usize },
+    Window(Moment),
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("backend", &self.backend.kind())
+            .field("description", &self.backend.description())
+            .field("depth", &self.slots.len())
+            .finish_non_exhaustive()
+    }
+}
