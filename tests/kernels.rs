@@ -1,0 +1,51 @@
+//! The normalise kernel against the scalar version, bit by bit. Needs a GPU.
+mod common;
+#[path = "common/cases.rs"]
+mod cases;
+
+use tickrt::backend::tensorrt::testing;
+use tickrt::{DataType, ErrorKind};
+
+#[test]
+fn layout_matches_the_kernels() {
+    let Some(device) = common::gpu() else { return };
+    let (rust, cuda) = testing::layout(&device).unwrap();
+    assert_eq!(rust, cuda, "SlotHeader, State, NormalizeTensor, NormalizeParams, PublishTensor, PublishParams");
+}
+
+#[test]
+fn kernel_agrees_with_the_scalar_version_bit_by_bit() {
+    let Some(device) = common::gpu() else { return };
+    let mut refused = 0;
+    for (number, case) in cases::cases(300).iter().enumerate() {
+        let mut input = vec![0_u64; case.input.len().div_ceil(8)];
+        bytemuck::cast_slice_mut(&mut input)[..case.input.len()].copy_from_slice(&case.input);
+        let mut expected = vec![0_u8; case.normalizer.output_bytes()];
+        let outcome = case.normalizer.apply(&bytemuck::cast_slice(&input)[..case.input.len()], &mut expected);
+        let got = testing::normalize(&device, &case.normalizer, &case.input).unwrap();
+        match (outcome, got) {
+            (Ok(()), Some(got)) => {
+                let half = case.normalizer.output_type() == DataType::F16;
+                assert!(same(&expected, &got, half), "case {number}: {:?} {:?}", case.what, case.shape);
+            }
+            (Err(error), None) => {
+                assert_eq!(error.kind(), ErrorKind::NonFiniteInput);
+                refused += 1;
+            }
+            (scalar, kernel) => panic!("case {number}: {scalar:?}, refused by the kernel: {}", kernel.is_none()),
+        }
+    }
+    assert!(refused > 10, "{refused} refused");
+}
+
+/// Equal bits, but for the bits of a NaN, which no standard fixes.
+fn same(one: &[u8], other: &[u8], half: bool) -> bool {
+    let nan = |bits: u32| if half { bits & 0x7fff > 0x7c00 } else { bits & 0x7fff_ffff > 0x7f80_0000 };
+    let bits = |b: &[u8]| if half { u32::from(u16::from_le_bytes([b[0], b[1]])) } else { u32::from_le_bytes([b[0], b[1], b[2], b[3]]) };
+    let size = if half { 2 } else { 4 };
+    one.len() == other.len()
+        && one.chunks_exact(size).zip(other.chunks_exact(size)).all(|(one, other)| {
+            let (one, other) = (bits(one), bits(other));
+            one == other || (nan(one) && nan(other))
+        })
+}
