@@ -157,7 +157,7 @@ class Context {
     virtual Failure set_input_shape(const std::string& tensor, const std::vector<int64_t>& shape) = 0;
     virtual std::vector<int64_t> tensor_shape(const std::string& tensor) const = 0;
     virtual Failure set_tensor_address(const std::string& tensor, std::size_t address) = 0;
-    virtual bool all_shapes_specified() const noexcept = 0;
+    virtual bool all_shapes_specified() noexcept = 0;
     virtual std::vector<std::string> take_log() = 0;
     // The only call of the data plane. `stream` is a CUstream.
     virtual bool enqueue(std::size_t stream) noexcept = 0;

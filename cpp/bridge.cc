@@ -307,7 +307,7 @@ Failure set_tensor_address(Context& context, rust::Str tensor, std::size_t addre
                    [&] { return to_rust(context.set_tensor_address(text(tensor), address)); });
 }
 
-bool all_shapes_specified(const Context& context) noexcept {
+bool all_shapes_specified(Context& context) noexcept {
     return context.all_shapes_specified();
 }
 

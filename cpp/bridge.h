@@ -45,7 +45,7 @@ void set_device_memory(Context& context, std::size_t address, uint64_t bytes) no
 Failure set_input_shape(Context& context, rust::Str tensor, rust::Slice<const int64_t> shape) noexcept;
 rust::Vec<int64_t> tensor_shape(const Context& context, rust::Str tensor) noexcept;
 Failure set_tensor_address(Context& context, rust::Str tensor, std::size_t address) noexcept;
-bool all_shapes_specified(const Context& context) noexcept;
+bool all_shapes_specified(Context& context) noexcept;
 rust::Vec<rust::String> take_log(Context& context) noexcept;
 
 }  // namespace tickrt::ffi

@@ -299,7 +299,7 @@ pub(crate) mod ffi {
         fn set_input_shape(context: Pin<&mut Context>, tensor: &str, shape: &[i64]) -> Failure;
         fn tensor_shape(context: &Context, tensor: &str) -> Vec<i64>;
         fn set_tensor_address(context: Pin<&mut Context>, tensor: &str, address: usize) -> Failure;
-        fn all_shapes_specified(context: &Context) -> bool;
+        fn all_shapes_specified(context: Pin<&mut Context>) -> bool;
         /// TensorRT's lines since the last call.
         fn take_log(context: Pin<&mut Context>) -> Vec<String>;
 

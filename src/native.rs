@@ -167,8 +167,8 @@ impl NativeContext {
         check(ffi::set_tensor_address(self.context.pin_mut(), tensor, address as usize))
     }
 
-    pub fn all_shapes_specified(&self) -> bool {
-        ffi::all_shapes_specified(self.context.as_ref().expect("never null"))
+    pub fn all_shapes_specified(&mut self) -> bool {
+        ffi::all_shapes_specified(self.context.pin_mut())
     }
 
     /// `enqueueV3`. On `false`, [`Self::take_log`] tells what TensorRT said.

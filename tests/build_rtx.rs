@@ -1,22 +1,21 @@
 //! Building plans for real, with TensorRT-RTX: it needs no GPU. Without the library each test says that it is skipped;
 //! `TICKRT_REQUIRE_SDK=1` makes that a failure.
 
+#[path = "common/onnx.rs"]
+mod onnx;
+mod common;
+
 use std::env;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use prost::Message;
+use common::root;
 use tickrt::{
     Builder, BuilderConfig, CancelToken, ComputeCapabilities, ErrorKind, Flavour, HardwareCompatibility, IoMode,
     Library, OptimizationProfile, Precision, PrecisionConstraints, Preference,
 };
-
-/// Where the test data lies: tests also run on machines that did not compile them.
-fn root() -> PathBuf {
-    env::var_os("TICKRT_TEST_ROOT").map_or_else(|| PathBuf::from("."), PathBuf::from)
-}
 
 fn rtx() -> Option<Library> {
     let sdk = env::var_os("TICKRT_SDK").map_or_else(|| root().join(".sdk"), PathBuf::from);
@@ -39,109 +38,9 @@ macro_rules! rtx_or_skip {
     };
 }
 
-/// As little of ONNX as a test model needs.
-mod onnx {
-    use prost::Message;
-
-    #[derive(Clone, PartialEq, Message)]
-    pub struct Model {
-        #[prost(int64, tag = "1")]
-        pub ir_version: i64,
-        #[prost(message, optional, tag = "7")]
-        pub graph: Option<Graph>,
-        #[prost(message, repeated, tag = "8")]
-        pub opsets: Vec<Opset>,
-    }
-    #[derive(Clone, PartialEq, Message)]
-    pub struct Opset {
-        #[prost(string, tag = "1")]
-        pub domain: String,
-        #[prost(int64, tag = "2")]
-        pub version: i64,
-    }
-    #[derive(Clone, PartialEq, Message)]
-    pub struct Graph {
-        #[prost(message, repeated, tag = "1")]
-        pub nodes: Vec<Node>,
-        #[prost(string, tag = "2")]
-        pub name: String,
-        #[prost(message, repeated, tag = "11")]
-        pub inputs: Vec<Value>,
-        #[prost(message, repeated, tag = "12")]
-        pub outputs: Vec<Value>,
-    }
-    #[derive(Clone, PartialEq, Message)]
-    pub struct Node {
-        #[prost(string, repeated, tag = "1")]
-        pub inputs: Vec<String>,
-        #[prost(string, repeated, tag = "2")]
-        pub outputs: Vec<String>,
-        #[prost(string, tag = "3")]
-        pub name: String,
-        #[prost(string, tag = "4")]
-        pub operator: String,
-    }
-    #[derive(Clone, PartialEq, Message)]
-    pub struct Value {
-        #[prost(string, tag = "1")]
-        pub name: String,
-        #[prost(message, optional, tag = "2")]
-        pub kind: Option<Kind>,
-    }
-    #[derive(Clone, PartialEq, Message)]
-    pub struct Kind {
-        #[prost(message, optional, tag = "1")]
-        pub tensor: Option<Tensor>,
-    }
-    #[derive(Clone, PartialEq, Message)]
-    pub struct Tensor {
-        #[prost(int32, tag = "1")]
-        pub element: i32,
-        #[prost(message, optional, tag = "2")]
-        pub shape: Option<Shape>,
-    }
-    #[derive(Clone, PartialEq, Message)]
-    pub struct Shape {
-        #[prost(message, repeated, tag = "1")]
-        pub dimensions: Vec<Dimension>,
-    }
-    #[derive(Clone, PartialEq, Message)]
-    pub struct Dimension {
-        #[prost(oneof = "Extent", tags = "1, 2")]
-        pub extent: Option<Extent>,
-    }
-    #[derive(Clone, PartialEq, prost::Oneof)]
-    pub enum Extent {
-        #[prost(int64, tag = "1")]
-        Fixed(i64),
-        #[prost(string, tag = "2")]
-        Named(String),
-    }
-
-    /// A float tensor; −1 is a dynamic dimension.
-    pub fn value(name: &str, shape: &[i64]) -> Value {
-        let extent = |&size: &i64| if size < 0 { Extent::Named("n".to_owned()) } else { Extent::Fixed(size) };
-        let dimensions = shape.iter().map(|size| Dimension { extent: Some(extent(size)) }).collect();
-        let tensor = Tensor { element: 1, shape: Some(Shape { dimensions }) };
-        Value { name: name.to_owned(), kind: Some(Kind { tensor: Some(tensor) }) }
-    }
-
-    pub fn node(name: &str, operator: &str, inputs: &[&str], outputs: &[&str]) -> Node {
-        let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
-        Node { inputs: owned(inputs), outputs: owned(outputs), name: name.to_owned(), operator: operator.to_owned() }
-    }
-}
-
 /// A model of `nodes` from `input` of `shape` to `output` of the same shape.
 fn model(shape: &[i64], nodes: Vec<onnx::Node>) -> Vec<u8> {
-    let graph = onnx::Graph {
-        nodes,
-        name: "test".to_owned(),
-        inputs: vec![onnx::value("input", shape)],
-        outputs: vec![onnx::value("output", shape)],
-    };
-    let opset = onnx::Opset { domain: String::new(), version: 17 };
-    onnx::Model { ir_version: 8, graph: Some(graph), opsets: vec![opset] }.encode_to_vec()
+    onnx::model(nodes, vec![onnx::value("input", shape)], vec![onnx::value("output", shape)])
 }
 
 fn relu(shape: &[i64]) -> Vec<u8> {

@@ -64,7 +64,11 @@ class Context final : public api::Context {
         return refused;
     }
 
-    bool all_shapes_specified() const noexcept override { return context_->allInputDimensionsSpecified(); }
+    // Not allInputDimensionsSpecified(): in 8.6 it does not see what setInputShape() sets.
+    bool all_shapes_specified() noexcept override {
+        const log::ThreadScope scope(capture_);
+        return context_->inferShapes(0, nullptr) == 0;
+    }
 
     std::vector<std::string> take_log() override { return capture_.take(); }
 

@@ -122,7 +122,8 @@ impl Sidecar {
     /// # Errors
     /// [`ErrorKind::Shape`] with the profiles' ranges, [`ErrorKind::InvalidArgument`] for a name that is no input.
     pub fn check_shapes(&self, shapes: &Shapes) -> Result<()> {
-        let config = SessionConfig { shapes: vec![shapes.clone()], normalizations: Some(Vec::new()), ..Default::default() };
+        let config =
+            SessionConfig { shapes: vec![shapes.clone()], normalizations: Some(Vec::new()), ..Default::default() };
         let resolved = config.resolve(&self.tensors, |tensor| {
             self.profiles.first()?.shapes.get(&tensor.name).map(|range| range.opt.clone())
         })?;

@@ -1,0 +1,99 @@
+//! As little of ONNX as a test model needs.
+#![allow(dead_code)] // each test binary uses a part
+
+use prost::Message;
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Model {
+    #[prost(int64, tag = "1")]
+    pub ir_version: i64,
+    #[prost(message, optional, tag = "7")]
+    pub graph: Option<Graph>,
+    #[prost(message, repeated, tag = "8")]
+    pub opsets: Vec<Opset>,
+}
+#[derive(Clone, PartialEq, Message)]
+pub struct Opset {
+    #[prost(string, tag = "1")]
+    pub domain: String,
+    #[prost(int64, tag = "2")]
+    pub version: i64,
+}
+#[derive(Clone, PartialEq, Message)]
+pub struct Graph {
+    #[prost(message, repeated, tag = "1")]
+    pub nodes: Vec<Node>,
+    #[prost(string, tag = "2")]
+    pub name: String,
+    #[prost(message, repeated, tag = "11")]
+    pub inputs: Vec<Value>,
+    #[prost(message, repeated, tag = "12")]
+    pub outputs: Vec<Value>,
+}
+#[derive(Clone, PartialEq, Message)]
+pub struct Node {
+    #[prost(string, repeated, tag = "1")]
+    pub inputs: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    pub outputs: Vec<String>,
+    #[prost(string, tag = "3")]
+    pub name: String,
+    #[prost(string, tag = "4")]
+    pub operator: String,
+}
+#[derive(Clone, PartialEq, Message)]
+pub struct Value {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(message, optional, tag = "2")]
+    pub kind: Option<Kind>,
+}
+#[derive(Clone, PartialEq, Message)]
+pub struct Kind {
+    #[prost(message, optional, tag = "1")]
+    pub tensor: Option<Tensor>,
+}
+#[derive(Clone, PartialEq, Message)]
+pub struct Tensor {
+    #[prost(int32, tag = "1")]
+    pub element: i32,
+    #[prost(message, optional, tag = "2")]
+    pub shape: Option<Shape>,
+}
+#[derive(Clone, PartialEq, Message)]
+pub struct Shape {
+    #[prost(message, repeated, tag = "1")]
+    pub dimensions: Vec<Dimension>,
+}
+#[derive(Clone, PartialEq, Message)]
+pub struct Dimension {
+    #[prost(oneof = "Extent", tags = "1, 2")]
+    pub extent: Option<Extent>,
+}
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Extent {
+    #[prost(int64, tag = "1")]
+    Fixed(i64),
+    #[prost(string, tag = "2")]
+    Named(String),
+}
+
+/// A float tensor; −1 is a dynamic dimension.
+pub fn value(name: &str, shape: &[i64]) -> Value {
+    let extent = |&size: &i64| if size < 0 { Extent::Named("n".to_owned()) } else { Extent::Fixed(size) };
+    let dimensions = shape.iter().map(|size| Dimension { extent: Some(extent(size)) }).collect();
+    let tensor = Tensor { element: 1, shape: Some(Shape { dimensions }) };
+    Value { name: name.to_owned(), kind: Some(Kind { tensor: Some(tensor) }) }
+}
+
+pub fn node(name: &str, operator: &str, inputs: &[&str], outputs: &[&str]) -> Node {
+    let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+    Node { inputs: owned(inputs), outputs: owned(outputs), name: name.to_owned(), operator: operator.to_owned() }
+}
+
+/// A model of `nodes` between the values named.
+pub fn model(nodes: Vec<Node>, inputs: Vec<Value>, outputs: Vec<Value>) -> Vec<u8> {
+    let graph = Graph { nodes, name: "test".to_owned(), inputs, outputs };
+    let opset = Opset { domain: String::new(), version: 17 };
+    Model { ir_version: 8, graph: Some(graph), opsets: vec![opset] }.encode_to_vec()
+}
