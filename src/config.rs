@@ -137,9 +137,9 @@ impl SessionConfig {
         if !(1..=64).contains(&self.depth) {
             return Err(invalid("depth").expected("1 to 64 slots").got(self.depth.to_string()));
         }
-        let inputs: Vec<&str> =
-            tensors.iter().filter(|t| t.mode == IoMode::Input).map(|t| t.name.as_str()).collect();
-        let named = self.normalizations.iter().flatten().map(|n| &n.input).chain(self.shapes.iter().flat_map(|s| s.keys()));
+        let inputs: Vec<&str> = tensors.iter().filter(|t| t.mode == IoMode::Input).map(|t| t.name.as_str()).collect();
+        let named =
+            self.normalizations.iter().flatten().map(|n| &n.input).chain(self.shapes.iter().flat_map(|s| s.keys()));
         for name in named {
             if !inputs.contains(&name.as_str()) {
                 return Err(invalid("normalizations and shapes name inputs")

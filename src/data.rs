@@ -5,6 +5,7 @@
 
 mod feed;
 mod npy;
+mod random;
 mod values;
 
 use std::path::{Path, PathBuf};
@@ -50,7 +51,10 @@ impl Array {
         let operation = || format!("read the array {}", path.display());
         let bytes = files::read(path, operation)?;
         let (shape, values) = npy::decode(&bytes).map_err(|fault| {
-            Error::new(ErrorKind::InvalidArgument, operation()).expected(fault.expected).got(fault.got).advice(fault.advice)
+            Error::new(ErrorKind::InvalidArgument, operation())
+                .expected(fault.expected)
+                .got(fault.got)
+                .advice(fault.advice)
         })?;
         Ok(Self { shape, values, path: Some(path.to_path_buf()) })
     }

@@ -418,7 +418,9 @@ impl Module {
     pub(crate) fn function(&self, name: &CStr) -> Result<Function> {
         // SAFETY: the module is loaded.
         let function = unsafe { result::module::get_function(self.handle, name.to_owned()) };
-        function.map(Function).map_err(|error| cuda_error(error, &format!("find the kernel {}", name.to_string_lossy())))
+        function
+            .map(Function)
+            .map_err(|error| cuda_error(error, &format!("find the kernel {}", name.to_string_lossy())))
     }
 }
 
@@ -440,10 +442,8 @@ impl Function {
         stream.device.bind()?;
         let mut parameters = [std::ptr::from_ref(parameter).cast_mut().cast::<c_void>()];
         // SAFETY: passed on to the caller.
-        unsafe {
-            result::launch_kernel(self.0, (blocks, 1, 1), (threads, 1, 1), 0, stream.handle, &mut parameters)
-        }
-        .map_err(|error| cuda_error(error, "launch a kernel"))
+        unsafe { result::launch_kernel(self.0, (blocks, 1, 1), (threads, 1, 1), 0, stream.handle, &mut parameters) }
+            .map_err(|error| cuda_error(error, "launch a kernel"))
     }
 }
 
@@ -459,7 +459,6 @@ impl<T> Quarantine<T> {
     pub(crate) fn close(&mut self) {
         self.1 = true;
     }
-
 }
 
 impl<T> std::ops::Deref for Quarantine<T> {

@@ -257,10 +257,9 @@ impl fmt::Display for ErrorKind {
                  collect an answer first or make the ring deeper"
             ),
             Self::DeadlineMissed => write!(f, "wait for an answer: not there at the deadline; it will be discarded"),
-            Self::StaleTicket => write!(
-                f,
-                "collect an answer: the ticket was already collected or given up, or is another session's"
-            ),
+            Self::StaleTicket => {
+                write!(f, "collect an answer: the ticket was already collected or given up, or is another session's")
+            }
             Self::WindowNotFull { symbol, have, need, after_gap } => {
                 let since = if after_gap { " since its gap" } else { "" };
                 write!(
@@ -270,10 +269,9 @@ impl fmt::Display for ErrorKind {
                     need - have
                 )
             }
-            Self::UnknownSymbol { symbol, symbols } => write!(
-                f,
-                "look up symbol {symbol}: expected one of 0..{symbols}; make the session for more symbols"
-            ),
+            Self::UnknownSymbol { symbol, symbols } => {
+                write!(f, "look up symbol {symbol}: expected one of 0..{symbols}; make the session for more symbols")
+            }
             Self::NoWindows => write!(f, "use a rolling window: the session was made without; set `windows`"),
             Self::NonFiniteInput => {
                 write!(f, "normalise the input: it holds NaN or infinity, and the normalisation refuses them")
@@ -290,10 +288,9 @@ impl fmt::Display for ErrorKind {
             Self::WrongType { expected, got } => write!(f, "move a tensor: expected {expected}, got {got}"),
             Self::Shape => write!(f, "use a shape: it was not announced when the session was made; see `shapes`"),
             Self::UnknownTensor => write!(f, "look up a tensor: the model has none of this name or place"),
-            Self::Unavailable => write!(
-                f,
-                "answer a call: the GPU is out and no backend left can answer within the deadline"
-            ),
+            Self::Unavailable => {
+                write!(f, "answer a call: the GPU is out and no backend left can answer within the deadline")
+            }
             Self::DeviceLost { code } => write!(
                 f,
                 "use the GPU: CUDA error {code} has ended every CUDA user of this process; restart the process"

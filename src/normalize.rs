@@ -202,7 +202,9 @@ impl Normalizer {
         let operation = || format!("prepare the normalisation of input `{}`", tensor.name);
         let invalid = || Error::new(ErrorKind::InvalidArgument, operation());
         let count = elements(shape).filter(|&count| count > 0).ok_or_else(|| {
-            Error::new(ErrorKind::Shape, operation()).expected("a shape of positive dimensions").got(format_shape(shape))
+            Error::new(ErrorKind::Shape, operation())
+                .expected("a shape of positive dimensions")
+                .got(format_shape(shape))
         })?;
         let output_type = tensor.data_type;
         if let Some(wanted) = what.output_type.filter(|&wanted| wanted != output_type) {
@@ -347,14 +349,16 @@ impl Normalizer {
         }
         match self.input_type {
             DataType::F32 => self.apply_from::<f32>(input, output, |x, mean, std| (x - mean as f32) / std as f32),
-            DataType::F16 => self
-                .apply_from::<f16>(input, output, |x, mean, std| (x.to_f32() - mean as f32) / std as f32),
-            DataType::U8 => self
-                .apply_from::<u8>(input, output, |x, mean, std| (f32::from(x) - mean as f32) / std as f32),
-            DataType::I16 => self
-                .apply_from::<i16>(input, output, |x, mean, std| (f32::from(x) - mean as f32) / std as f32),
-            DataType::I32 => self
-                .apply_from::<i32>(input, output, |x, mean, std| ((f64::from(x) - mean) / std) as f32),
+            DataType::F16 => {
+                self.apply_from::<f16>(input, output, |x, mean, std| (x.to_f32() - mean as f32) / std as f32)
+            }
+            DataType::U8 => {
+                self.apply_from::<u8>(input, output, |x, mean, std| (f32::from(x) - mean as f32) / std as f32)
+            }
+            DataType::I16 => {
+                self.apply_from::<i16>(input, output, |x, mean, std| (f32::from(x) - mean as f32) / std as f32)
+            }
+            DataType::I32 => self.apply_from::<i32>(input, output, |x, mean, std| ((f64::from(x) - mean) / std) as f32),
             DataType::F64 => self.apply_from::<f64>(input, output, |x, mean, std| ((x - mean) / std) as f32),
             other => unreachable!("Normalizer::new refused {other}"),
         }

@@ -221,7 +221,10 @@ impl Entry {
                 Engine::load_unverified_on(path, config.device)?.session(config)?
             }
             Self::Engine(engine) => engine.session(config)?,
-            Self::OrtCuda(path) => Session::start(Box::new(OrtBackend::cuda(&Model::read(path)?, config, CudaOptions::default())?), config)?,
+            Self::OrtCuda(path) => Session::start(
+                Box::new(OrtBackend::cuda(&Model::read(path)?, config, CudaOptions::default())?),
+                config,
+            )?,
             Self::OrtCpu(path) => Session::start(Box::new(OrtBackend::cpu(&Model::read(path)?, config)?), config)?,
             Self::Own(backend) => Session::start(backend, config)?,
         };
@@ -542,7 +545,8 @@ impl Predictor {
 
     /// Starts a failed entry's call on the active one.
     fn resubmit(&mut self, failed: usize, asked: Asked) -> Result<Ticket> {
-        let [failed, active] = self.entries.get_disjoint_mut([failed, self.active]).map_err(|_| ErrorKind::Unavailable)?;
+        let [failed, active] =
+            self.entries.get_disjoint_mut([failed, self.active]).map_err(|_| ErrorKind::Unavailable)?;
         let (input, tag) = match asked {
             Asked::Ticket(ticket) => failed.session.asked_input(ticket)?,
             Asked::Draft(draft) => failed.session.drafted_input(draft),

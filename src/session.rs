@@ -486,8 +486,7 @@ impl Session {
             return Err(ErrorKind::NonFiniteInput.into());
         }
         let signature = self.backend.signature();
-        let outputs =
-            Outputs { signature, shape: &signature.shapes[slot.shape], memory: &self.backend.slots()[index] };
+        let outputs = Outputs { signature, shape: &signature.shapes[slot.shape], memory: &self.backend.slots()[index] };
         outputs.check(self.check_finite, self.output_range)?;
         read(&outputs)?;
         Ok(Answer {
@@ -597,8 +596,7 @@ impl Session {
             Some(windows) => Some(Windows::new(windows, &signature.shapes[0].inputs[0])?),
             None => None,
         };
-        let free =
-            Slot { state: SlotState::Free, shape: 0, tag: 0, submitted: Instant::now(), moment: None };
+        let free = Slot { state: SlotState::Free, shape: 0, tag: 0, submitted: Instant::now(), moment: None };
         let mut session = Self {
             slots: vec![free; backend.slots().len()].into(),
             next: 0,

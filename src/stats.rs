@@ -137,7 +137,8 @@ impl Record {
     /// # Errors
     /// [`ErrorKind::Io`].
     pub fn append(records: &[Self], path: &Path) -> Result<()> {
-        let lines = records.iter().map(|record| serde_json::to_string(record).expect("finite numbers and strings") + "\n");
+        let lines =
+            records.iter().map(|record| serde_json::to_string(record).expect("finite numbers and strings") + "\n");
         let lines: String = lines.collect();
         // In one call: lines of two programs that share the file do not mix.
         let written = OpenOptions::new().create(true).append(true).open(path);
@@ -186,7 +187,7 @@ impl Comparison {
             // Infinities of one sign are equal, though their difference is NaN.
             let distance = if a == b { 0.0 } else { (a - b).abs() };
             let allowed = atol + rtol * b.abs();
-            self.beyond += u64::from(!(distance <= allowed));
+            self.beyond += u64::from(distance.is_nan() || distance > allowed);
             self.max_absolute = self.max_absolute.max(distance);
             if b != 0.0 {
                 self.max_relative = self.max_relative.max(distance / b.abs());

@@ -1,9 +1,9 @@
 //! Building plans for real, with TensorRT-RTX: it needs no GPU. Without the library each test says that it is skipped;
 //! `TICKRT_REQUIRE_SDK=1` makes that a failure.
 
+mod common;
 #[path = "common/onnx.rs"]
 mod onnx;
-mod common;
 
 use std::env;
 use std::fs;

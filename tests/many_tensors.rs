@@ -5,7 +5,9 @@ mod onnx;
 
 use tickrt::backend::ort::OrtBackend;
 use tickrt::onnx::Model;
-use tickrt::{Builder, BuilderConfig, DataType, Engine, ErrorKind, Normalization, Plan, Session, SessionConfig, Sidecar, Stats};
+use tickrt::{
+    Builder, BuilderConfig, DataType, Engine, ErrorKind, Normalization, Plan, Session, SessionConfig, Sidecar, Stats,
+};
 
 /// `sum = a + b` and `twice = b + b`.
 fn model() -> Vec<u8> {

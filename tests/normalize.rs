@@ -1,7 +1,7 @@
 //! The scalar normalisation against a naive one, written again from its description.
-mod common;
 #[path = "common/cases.rs"]
 mod cases;
+mod common;
 
 use cases::{Case, cases};
 use half::f16;

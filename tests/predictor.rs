@@ -185,11 +185,7 @@ fn last_backend_gone_is_unavailable() {
 
 #[test]
 fn nothing_that_starts_is_an_error_with_every_reason() {
-    let error = Predictor::builder()
-        .ort_cpu("no/such/model.onnx")
-        .ort_cuda("no/such/other.onnx")
-        .build()
-        .unwrap_err();
+    let error = Predictor::builder().ort_cpu("no/such/model.onnx").ort_cuda("no/such/other.onnx").build().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoBackend);
     let text = error.to_string();
     assert!(text.contains("ort-cpu: ") && text.contains("ort-cuda: ") && text.contains("other.onnx"), "{text}");

@@ -85,7 +85,10 @@ fn slot_dropped_without_submit_goes_back() {
 fn write_of_wrong_type_or_length_is_refused() {
     let (mut session, strings) = session(&config());
     let mut slot = session.input().unwrap();
-    assert_eq!(kind(slot.write(0, &[1.0_f64; 8])), ErrorKind::WrongType { expected: DataType::F32, got: DataType::F64 });
+    assert_eq!(
+        kind(slot.write(0, &[1.0_f64; 8])),
+        ErrorKind::WrongType { expected: DataType::F32, got: DataType::F64 }
+    );
     assert_eq!(kind(slot.write(0, &[1.0_f32; 9])), ErrorKind::WrongLength { expected: 8, got: 9 });
     assert_eq!(kind(slot.write(1, &[1.0_f32; 8])), ErrorKind::WrongLength { expected: 8, got: 9 });
     assert_eq!(kind(slot.write(usize::MAX, &[1.0_f32; 8])), ErrorKind::WrongLength { expected: 8, got: usize::MAX });

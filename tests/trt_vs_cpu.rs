@@ -223,7 +223,10 @@ fn memory_exhausted_says_how_much_was_asked_and_free_and_what_to_lower() {
     let error = engine.session(&SessionConfig { windows, ..SessionConfig::default() }).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutOfMemory);
     let text = error.to_string();
-    assert!(text.contains("MiB to be free") && text.contains("MiB free") && text.contains("number of symbols"), "{text}");
+    assert!(
+        text.contains("MiB to be free") && text.contains("MiB free") && text.contains("number of symbols"),
+        "{text}"
+    );
     // The context lives: the next session works.
     engine.session(&SessionConfig::default()).unwrap();
 }
@@ -301,7 +304,10 @@ fn windows_of_thousands_of_symbols_answer_as_on_the_cpu() {
             session.wait(ticket, &mut got).unwrap();
             let ticket = reference.submit_window(symbol).unwrap();
             reference.wait(ticket, &mut expected).unwrap();
-            assert!(got.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-4), "{symbol} at {step}: {got:?} {expected:?}");
+            assert!(
+                got.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-4),
+                "{symbol} at {step}: {got:?} {expected:?}"
+            );
         }
     }
 }

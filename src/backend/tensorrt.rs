@@ -310,10 +310,12 @@ pub(crate) fn profile_for(
         return Ok(0);
     }
     profiles.iter().position(admits).ok_or_else(|| {
-        let ranges = profiles.iter().flat_map(|profile| &profile.shapes).map(|(name, range)| {
-            format!("{name} from {} to {}", format_shape(&range.min), format_shape(&range.max))
-        });
-        let wanted = inputs.iter().zip(dimensions).map(|(input, shape)| format!("{}:{}", input.name, format_shape(shape)));
+        let ranges = profiles
+            .iter()
+            .flat_map(|profile| &profile.shapes)
+            .map(|(name, range)| format!("{name} from {} to {}", format_shape(&range.min), format_shape(&range.max)));
+        let wanted =
+            inputs.iter().zip(dimensions).map(|(input, shape)| format!("{}:{}", input.name, format_shape(shape)));
         Error::new(ErrorKind::Shape, "find an optimization profile")
             .expected(ranges.collect::<Vec<_>>().join(" or "))
             .got(wanted.collect::<Vec<_>>().join(","))
@@ -536,11 +538,7 @@ impl Memory {
 
 impl Signature {
     /// For each of `count` tensors its largest size over all shapes.
-    fn largest(
-        &self,
-        count: usize,
-        bytes: impl Fn(&CallShape, usize) -> usize,
-    ) -> impl Iterator<Item = usize> {
+    fn largest(&self, count: usize, bytes: impl Fn(&CallShape, usize) -> usize) -> impl Iterator<Item = usize> {
         (0..count).map(move |tensor| self.shapes.iter().map(|shape| bytes(shape, tensor)).max().unwrap_or(0))
     }
 }

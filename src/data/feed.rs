@@ -1,5 +1,6 @@
 //! Arrays as the inputs of calls, one after the other.
 
+use super::random::{Random, typed};
 use super::{Array, Values, shown};
 use crate::backend::Signature;
 use crate::error::{Error, ErrorKind, Result};
@@ -84,9 +85,12 @@ impl Feed {
             })?;
             let has = check(tensor, normalizer, &array)?;
             if *calls.get_or_insert(has) != has {
-                return Err(Error::new(ErrorKind::WrongLength { expected: calls.unwrap_or(0), got: has }, "feed the network")
-                    .expected(format!("{} calls for every input", calls.unwrap_or(0)))
-                    .got(format!("{has} in {}", array.name())));
+                return Err(Error::new(
+                    ErrorKind::WrongLength { expected: calls.unwrap_or(0), got: has },
+                    "feed the network",
+                )
+                .expected(format!("{} calls for every input", calls.unwrap_or(0)))
+                .got(format!("{has} in {}", array.name())));
             }
             let name = (names.len() > 1).then(|| tensor.name.clone());
             inputs.push(Input { name, values: array.values, count: normalizer.count() });
@@ -168,12 +172,14 @@ fn check(tensor: &TensorInfo, normalizer: &Normalizer, array: &Array) -> Result<
             || array.shape == flat
             // Samples along axis 0 that a batch takes several of at once.
             || (sample[0] > 1 && array.shape.len() > 1 && same(&array.shape[1..], &sample[1..])));
-    if fits && array.values.len() % count == 0 {
+    let left_over = array.values.len() % count;
+    if fits && left_over == 0 {
         return Ok(whole);
     }
-    let expected = format!("an array of {} or, for n calls, nx{}", shown(&sample), shown(&sample));
+    let one = if sample[0] == 1 && sample.len() > 1 { shown(&sample[1..]) } else { shown(&sample) };
+    let expected = format!("an array of {one} or, for n calls, nx{one}");
     let expected = if sample[0] > 1 { format!("{expected} (a multiple of {} samples)", sample[0]) } else { expected };
-    let kind = if fits || array.values.len() % count != 0 {
+    let kind = if fits || left_over != 0 {
         ErrorKind::WrongLength { expected: count, got: array.values.len() }
     } else {
         ErrorKind::Shape
@@ -182,7 +188,7 @@ fn check(tensor: &TensorInfo, normalizer: &Normalizer, array: &Array) -> Result<
         .expected(expected)
         .got(format!("{} ({} elements)", shown(&array.shape), array.values.len()))
         .advice(if fits {
-            format!("leave out the samples that are left over: {} elements", array.values.len() % count)
+            format!("leave out the samples that are left over: {left_over} elements")
         } else {
             "reshape the array, or give the normalisation that it was made for (--normalization FILE)".to_owned()
         }))
@@ -194,7 +200,9 @@ fn sample_shape(tensor: &TensorInfo, normalizer: &Normalizer) -> Vec<usize> {
     let known: usize = tensor.shape.iter().filter_map(|&dimension| usize::try_from(dimension).ok()).product();
     let dynamic = tensor.shape.iter().filter(|&&dimension| dimension < 0).count();
     let shape: Vec<usize> = match dynamic {
-        0 | 1 => tensor.shape.iter().map(|&dimension| usize::try_from(dimension).unwrap_or(count / known.max(1))).collect(),
+        0 | 1 => {
+            tensor.shape.iter().map(|&dimension| usize::try_from(dimension).unwrap_or(count / known.max(1))).collect()
+        }
         _ => vec![1, count],
     };
     let batch = shape.first().copied().unwrap_or(1);
@@ -210,53 +218,6 @@ fn sample_shape(tensor: &TensorInfo, normalizer: &Normalizer) -> Vec<usize> {
 fn same(one: &[usize], other: &[usize]) -> bool {
     let wide = |shape: &[usize]| shape.iter().copied().filter(|&dimension| dimension != 1).collect::<Vec<_>>();
     wide(one) == wide(other)
-}
-
-/// SplitMix64: short, and the same on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Above 0, up to 1.
-    fn uniform(&mut self) -> f64 {
-        ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64
-    }
-
-    /// Box and Muller's.
-    fn normal(&mut self) -> f64 {
-        (-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
-    }
-
-    fn normal_for(&mut self, normalizer: &Normalizer, element: usize) -> f64 {
-        let pair = (element / normalizer.stat_inner) % normalizer.mean.len();
-        normalizer.mean[pair] + normalizer.std[pair] * self.normal()
-    }
-}
-
-/// Rounded and kept in range by `as`, where the type is an integer.
-fn typed(data_type: DataType, values: impl Iterator<Item = f64>, tensor: &TensorInfo) -> Result<Values> {
-    Ok(match data_type {
-        DataType::F32 => Values::F32(values.map(|value| value as f32).collect()),
-        DataType::F64 => Values::F64(values.collect()),
-        DataType::F16 => Values::F16(values.map(half::f16::from_f64).collect()),
-        DataType::I8 => Values::I8(values.map(|value| value.round() as i8).collect()),
-        DataType::U8 => Values::U8(values.map(|value| value.round() as u8).collect()),
-        DataType::I16 => Values::I16(values.map(|value| value.round() as i16).collect()),
-        DataType::I32 => Values::I32(values.map(|value| value.round() as i32).collect()),
-        DataType::I64 => Values::I64(values.map(|value| value.round() as i64).collect()),
-        DataType::Bf16 | DataType::Bool => {
-            return Err(Error::new(ErrorKind::Unsupported, format!("make up numbers for input `{}`", tensor.name))
-                .expected("an input of numbers other than bf16")
-                .got(data_type.to_string())
-                .advice("give the input as a file"));
-        }
-    })
 }
 
 #[cfg(test)]

@@ -22,7 +22,11 @@ fn fault<T>(expected: &'static str, got: impl Into<String>, advice: &'static str
 
 pub(super) fn decode(bytes: &[u8]) -> Result<(Vec<usize>, Values), Fault> {
     let Some(rest) = bytes.strip_prefix(MAGIC) else {
-        let got = if bytes.is_empty() { "an empty file".to_owned() } else { format!("{} bytes of something else", bytes.len()) };
+        let got = if bytes.is_empty() {
+            "an empty file".to_owned()
+        } else {
+            format!("{} bytes of something else", bytes.len())
+        };
         return fault("a .npy file", got, "write it with numpy.save; raw bytes must be named .bin");
     };
     let cut = || fault("a whole .npy file", format!("a truncated one of {} bytes", bytes.len()), "copy the file again");
@@ -34,7 +38,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Vec<usize>, Values), Fault> {
     };
     let (Some(header), Some(data)) = (rest.get(..length), rest.get(length..)) else { return cut() };
     let header = String::from_utf8_lossy(header);
-    let (Some(descr), Some(order), Some(shape)) = (field(&header, "descr"), field(&header, "fortran_order"), shape(&header))
+    let (Some(descr), Some(order), Some(shape)) =
+        (field(&header, "descr"), field(&header, "fortran_order"), shape(&header))
     else {
         return fault("a .npy header", header.trim().to_owned(), "write the array with numpy.save");
     };
@@ -79,7 +84,11 @@ pub(super) fn encode(shape: &[usize], values: &Values) -> Vec<u8> {
 /// The word after `'name':`, without quotes.
 fn field<'header>(header: &'header str, name: &str) -> Option<&'header str> {
     let after = header.split_once(&format!("'{name}':"))?.1.trim_start();
-    let end = if let Some(quoted) = after.strip_prefix('\'') { return quoted.split('\'').next() } else { after.find([',', '}']) };
+    let end = if let Some(quoted) = after.strip_prefix('\'') {
+        return quoted.split('\'').next();
+    } else {
+        after.find([',', '}'])
+    };
     after.get(..end?).map(str::trim)
 }
 

@@ -74,15 +74,16 @@ fn case(number: usize, random: &mut Random) -> Case {
     if random.below(2) == 0 {
         what = what.clamp(-2.0, 3.0);
     }
-    let tensor =
-        TensorInfo { name: "input".into(), mode: IoMode::Input, data_type: output_type, shape: shape.clone() };
+    let tensor = TensorInfo { name: "input".into(), mode: IoMode::Input, data_type: output_type, shape: shape.clone() };
     let normalizer = Normalizer::new(&what, &tensor, &shape, None).unwrap();
     let spoilt = random.below(3) == 0;
     let mut input = Vec::with_capacity(normalizer.input_bytes());
     for _ in 0..normalizer.count() {
         let x = random.unit() * 60.0 - 30.0;
         let bad = spoilt && random.below(17) == 0;
-        let bad = |value: f64| if bad { [f64::NAN, f64::INFINITY, f64::NEG_INFINITY][value.to_bits() as usize % 3] } else { value };
+        let bad = |value: f64| {
+            if bad { [f64::NAN, f64::INFINITY, f64::NEG_INFINITY][value.to_bits() as usize % 3] } else { value }
+        };
         match input_type {
             F32 => input.extend((bad(x) as f32).to_le_bytes()),
             F64 => input.extend(bad(x).to_le_bytes()),

@@ -50,7 +50,8 @@ pub type Pool = (MemoryPool, u64);
 /// `workspace:256M,tacticSharedMem:64K`.
 pub fn pools(text: &str) -> Result<Vec<Pool>, String> {
     let pool = |part: &str| {
-        let (name, limit) = part.split_once(':').ok_or_else(|| format!("`{part}` is no POOL:SIZE, as workspace:256M"))?;
+        let (name, limit) =
+            part.split_once(':').ok_or_else(|| format!("`{part}` is no POOL:SIZE, as workspace:256M"))?;
         let pool = match name {
             "workspace" => MemoryPool::Workspace,
             "dlaSRAM" => MemoryPool::DlaManagedSram,
@@ -211,7 +212,14 @@ mod tests {
 
     #[test]
     fn size_takes_units_and_bare_mebibytes() {
-        for (text, bytes) in [("256M", 256 << 20), ("256", 256 << 20), ("1G", 1 << 30), ("512KiB", 512 << 10), ("0.5g", 512 << 20), ("64B", 64)] {
+        for (text, bytes) in [
+            ("256M", 256 << 20),
+            ("256", 256 << 20),
+            ("1G", 1 << 30),
+            ("512KiB", 512 << 10),
+            ("0.5g", 512 << 20),
+            ("64B", 64),
+        ] {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
         for text in ["", "M", "-1", "1T", "1.2.3M", "0", "1e9", "256 M"] {

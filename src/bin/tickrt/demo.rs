@@ -7,7 +7,8 @@ use tickrt::data::{Array, Feed, Values};
 use tickrt::stats::Latencies;
 use tickrt::{BackendKind, Predictor, SessionConfig, WindowConfig};
 
-use crate::chain::{self, Answers, ChainArgs};
+use crate::answers::{self, Answers};
+use crate::chain::ChainArgs;
 use crate::exit::{Failure, Outcome};
 use crate::run::{self, Classes};
 use crate::{build, smoke, table};
@@ -53,14 +54,15 @@ pub fn main(args: &Args) -> Outcome {
 
     let chain = ChainArgs { engine: Some(args.engine.clone()), onnx: Some(onnx), threads: 1, ..ChainArgs::default() };
     let config = SessionConfig { windows: Some(WindowConfig::new(1, ROW)), ..chain.config()? };
-    let mut predictor = chain.predictor(&[BackendKind::TensorRt, BackendKind::OrtCuda, BackendKind::OrtCpu], &config)?;
+    let mut predictor =
+        chain.predictor(&[BackendKind::TensorRt, BackendKind::OrtCuda, BackendKind::OrtCpu], &config)?;
     println!("\nchain: tensorrt, ort-cuda, ort-cpu");
-    table::facts(chain::who_answers(&predictor));
+    table::facts(answers::who_answers(&predictor));
 
     let windows = Array::read_npy(models.join("data/nasdaq_windows.npy"))?;
     let labels = Array::read_npy(models.join("data/nasdaq_labels.npy"))?;
     let feed = Feed::new(predictor.session().signature(), vec![(None, windows.clone())])?;
-    let answers = chain::answer(&mut predictor, &feed, |_| {})?;
+    let answers = answers::answer(&mut predictor, &feed)?;
     let classes = run::classes(&answers.outputs[0], Some(&labels), &CLASSES)?;
     let rolled = roll(&mut predictor, &windows, &answers)?;
     print_answers(&feed, &answers, &classes, rolled);
@@ -118,7 +120,7 @@ fn print_answers(feed: &Feed, answers: &Answers, classes: &Classes, rolled: usiz
     println!("\nanswers");
     let mut facts = vec![("windows", feed.calls().to_string())];
     facts.extend(classes.facts.iter().cloned());
-    facts.push(("latency", chain::latency_line(&answers.latencies)));
+    facts.push(("latency", answers::latency_line(&answers.latencies)));
     facts.push(("throughput", format!("{:.0} windows/s, one after the other", answers.latencies.calls_per_s())));
     facts.push(("rolling", format!("{rolled} rows pushed one by one give the same {} answers", feed.calls())));
     table::facts(facts);

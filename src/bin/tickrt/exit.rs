@@ -93,9 +93,13 @@ pub fn code(result: Outcome) -> ExitCode {
 
 /// Before anything else: a closed pipe ends the process quietly, and a panic is one readable line.
 pub fn prepare() {
-    // SAFETY: sets a disposition, before there is any other thread. Rust ignores the signal, and then `tickrt inspect |
-    // head` would panic in println.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    // SAFETY: sets dispositions, before there is any other thread. Rust ignores SIGPIPE, and then `tickrt inspect | head`
+    // would panic in println. SIGXFSZ would end the process in the middle of a file that exceeds its limit; ignored, the
+    // write fails, and what was written is removed.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("error: tickrt itself failed, please report it with the command: {panic}");
     }));

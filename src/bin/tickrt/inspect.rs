@@ -56,11 +56,14 @@ fn model(path: &Path, as_json: bool) -> Outcome {
     let model = Model::read(path)?;
     let sha256: String = model.sha256().iter().map(|byte| format!("{byte:02x}")).collect();
     if as_json {
-        println!("{:#}", json!({
-            "onnx": path, "bytes": model.bytes().len(), "sha256": sha256, "opset": model.opset(),
-            "nodes": model.node_count(), "operators": model.operators(), "tensors": model.tensors(),
-            "external_files": model.external_files(),
-        }));
+        println!(
+            "{:#}",
+            json!({
+                "onnx": path, "bytes": model.bytes().len(), "sha256": sha256, "opset": model.opset(),
+                "nodes": model.node_count(), "operators": model.operators(), "tensors": model.tensors(),
+                "external_files": model.external_files(),
+            })
+        );
         return Ok(());
     }
     println!("{}", path.display());
@@ -92,7 +95,8 @@ fn engine(path: &Path, args: &Args) -> Outcome {
     println!("{}", path.display());
     // Profiles have a table of their own.
     table::facts(plan.facts().into_iter().filter(|(name, _)| *name != "profile"));
-    let tensors = loaded.as_ref().map(Engine::tensors).ok().or_else(|| plan.sidecar().map(|sidecar| &sidecar.tensors[..]));
+    let tensors =
+        loaded.as_ref().map(Engine::tensors).ok().or_else(|| plan.sidecar().map(|sidecar| &sidecar.tensors[..]));
     print_tensors(tensors.unwrap_or_default());
     print_profiles(plan.sidecar().map_or(&[], |sidecar| &sidecar.profiles));
     match &loaded {
@@ -132,7 +136,13 @@ fn print_tensors(tensors: &[TensorInfo]) {
     for tensor in tensors {
         let mode = if tensor.mode == IoMode::Input { "input" } else { "output" };
         let elements = tensor.elements().map_or_else(|| "dynamic".to_owned(), |elements| elements.to_string());
-        table.row([mode.to_owned(), tensor.name.clone(), tensor.data_type.to_string(), format_shape(&tensor.shape), elements]);
+        table.row([
+            mode.to_owned(),
+            tensor.name.clone(),
+            tensor.data_type.to_string(),
+            format_shape(&tensor.shape),
+            elements,
+        ]);
     }
     table.print();
 }

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use tickrt::backend::Signature;
 use tickrt::data::{Array, Feed};
 
+use crate::answers::{self, Answers};
 use crate::args::NamedFile;
-use crate::chain::{self, Answers, ChainArgs};
+use crate::chain::ChainArgs;
 use crate::exit::{Failure, Outcome};
 use crate::table;
 
@@ -44,18 +45,18 @@ pub fn main(args: &Args) -> Outcome {
     let feed = read(args, &signature)?;
     let outputs = args.output.iter().map(|file| output(file, &signature)).collect::<Outcome<Vec<_>>>()?;
     let labels = args.labels.as_ref().map(Array::read_npy).transpose()?;
-    let answers = chain::answer(&mut predictor, &feed, |_| {})?;
+    let answers = answers::answer(&mut predictor, &feed)?;
     // Before anything is printed: a run that cannot keep its answers has no answers.
     for (file, &number) in args.output.iter().zip(&outputs) {
         answers.outputs[number].write_npy(&file.path)?;
     }
-    let mut facts = chain::who_answers(&predictor);
+    let mut facts = answers::who_answers(&predictor);
     if answers.answered.len() > 1 {
         let shares = answers.answered.iter().map(|(kind, count)| format!("{kind} {count}"));
         facts.push(("answered", shares.collect::<Vec<_>>().join(", ")));
     }
     facts.push(("calls", feed.calls().to_string()));
-    facts.push(("latency", chain::latency_line(&answers.latencies)));
+    facts.push(("latency", answers::latency_line(&answers.latencies)));
     facts.extend(classes(&answers.outputs[0], labels.as_ref(), &[])?.facts);
     for (file, &number) in args.output.iter().zip(&outputs) {
         let shape = answers.outputs[number].shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
@@ -70,7 +71,7 @@ pub fn main(args: &Args) -> Outcome {
 }
 
 fn read(args: &Args, signature: &Signature) -> Outcome<Feed> {
-    chain::read_inputs(&args.input, signature)
+    answers::read_inputs(&args.input, signature)
 }
 
 /// The number of the output that a file is for.
@@ -98,7 +99,8 @@ pub fn classes(scores: &Array, labels: Option<&Array>, names: &[&str]) -> Outcom
         let facts = labels.map(|_| ("accuracy", "none: an answer is a single number, no class".to_owned()));
         return Ok(Classes { facts: facts.into_iter().collect(), accuracy: None });
     }
-    let answers: Vec<usize> = (0..samples).map(|sample| scores.values.argmax(sample * count..(sample + 1) * count)).collect();
+    let answers: Vec<usize> =
+        (0..samples).map(|sample| scores.values.argmax(sample * count..(sample + 1) * count)).collect();
     // Thousands of scores are no classes that anybody wants to see counted.
     let mut facts = Vec::new();
     if count <= 20 {
@@ -111,9 +113,13 @@ pub fn classes(scores: &Array, labels: Option<&Array>, names: &[&str]) -> Outcom
     }
     let Some(labels) = labels else { return Ok(Classes { facts, accuracy: None }) };
     if labels.values.len() != samples {
-        return Err(Failure::usage(format!("the labels: expected {samples}, one a sample, got {}", labels.values.len())));
+        return Err(Failure::usage(format!(
+            "the labels: expected {samples}, one a sample, got {}",
+            labels.values.len()
+        )));
     }
-    let right = answers.iter().enumerate().filter(|&(sample, &class)| labels.values.get(sample) == class as f64).count();
+    let right =
+        answers.iter().enumerate().filter(|&(sample, &class)| labels.values.get(sample) == class as f64).count();
     facts.push(("accuracy", format!("{} ({right} of {samples})", table::percent(right, samples))));
     Ok(Classes { facts, accuracy: Some(right as f64 / samples.max(1) as f64) })
 }
@@ -127,7 +133,8 @@ fn print_some(answers: &Answers, signature: &Signature) {
     let count = scores.values.len() / samples.max(1);
     println!("{}:", signature.outputs[0].name);
     for sample in 0..samples.min(SAMPLES) {
-        let values = (0..count.min(ELEMENTS)).map(|element| format!("{:.6}", scores.values.get(sample * count + element)));
+        let values =
+            (0..count.min(ELEMENTS)).map(|element| format!("{:.6}", scores.values.get(sample * count + element)));
         let more = if count > ELEMENTS { " ..." } else { "" };
         println!("  {sample:>6}  {}{more}", values.collect::<Vec<_>>().join("  "));
     }

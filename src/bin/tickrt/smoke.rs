@@ -191,5 +191,7 @@ fn start(plan: &Plan, device: usize) -> Outcome<Result<Session, tickrt::Error>> 
 }
 
 fn graph(session: &Session) -> String {
-    session.why_no_graph().map_or_else(|| ", from a CUDA graph".to_owned(), |why| format!(", without a CUDA graph: {why}"))
+    session
+        .why_no_graph()
+        .map_or_else(|| ", from a CUDA graph".to_owned(), |why| format!(", without a CUDA graph: {why}"))
 }

@@ -25,7 +25,9 @@ impl Table {
         let widths: Vec<usize> = (0..self.right.len()).map(width).collect();
         for row in &self.rows {
             let cells = row.iter().zip(&self.right).zip(&widths);
-            let cells = cells.map(|((cell, &right), &width)| if right { format!("{cell:>width$}") } else { format!("{cell:<width$}") });
+            let cells = cells.map(
+                |((cell, &right), &width)| if right { format!("{cell:>width$}") } else { format!("{cell:<width$}") },
+            );
             println!("  {}", cells.collect::<Vec<_>>().join("  ").trim_end());
         }
     }

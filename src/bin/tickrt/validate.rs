@@ -5,8 +5,9 @@ use tickrt::data::Feed;
 use tickrt::stats::Comparison;
 use tickrt::{BackendKind, Predictor};
 
+use crate::answers::{self, Answers};
 use crate::args::{self, NamedFile};
-use crate::chain::{self, Answers, ChainArgs};
+use crate::chain::ChainArgs;
 use crate::exit::{self, Failure, Outcome};
 use crate::table::{self, Table};
 
@@ -64,7 +65,7 @@ pub fn main(args: &Args) -> Outcome {
     }
     let mut reference = chain.predictor(&[BackendKind::OrtCpu], &config)?;
     let feed = feed(args, &predictor)?;
-    let (got, expected) = (answers(&mut predictor, &feed)?, answers(&mut reference, &feed)?);
+    let (got, expected) = (answers::answer(&mut predictor, &feed)?, answers::answer(&mut reference, &feed)?);
     if got.answered.iter().any(|(kind, _)| *kind == BackendKind::OrtCpu) && kinds != [BackendKind::OrtCpu] {
         return Err(nothing_to_compare(&predictor));
     }
@@ -74,15 +75,21 @@ pub fn main(args: &Args) -> Outcome {
 /// The ONNX file that the sidecar names.
 fn model_of_engine(chain: &ChainArgs) -> Outcome<std::path::PathBuf> {
     let named = chain.sidecar()?.and_then(|sidecar| sidecar.onnx_file).map(std::path::PathBuf::from);
-    named.filter(|file| file.exists()).ok_or_else(|| Failure::usage("name the model that the answers are compared with: add --onnx FILE"))
+    named
+        .filter(|file| file.exists())
+        .ok_or_else(|| Failure::usage("name the model that the answers are compared with: add --onnx FILE"))
 }
 
 fn warn_of_other_model(chain: &ChainArgs) -> Outcome {
     let built_from = chain.sidecar()?.and_then(|sidecar| sidecar.onnx_sha256);
     if let (Some(built_from), Some(onnx)) = (built_from, &chain.onnx)
-        && tickrt::onnx::Model::read(onnx)?.sha256().iter().map(|byte| format!("{byte:02x}")).collect::<String>() != built_from
+        && tickrt::onnx::Model::read(onnx)?.sha256().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+            != built_from
     {
-        exit::note(format!("the engine was built from another file than {}: its sha256 was {built_from}", onnx.display()));
+        exit::note(format!(
+            "the engine was built from another file than {}: its sha256 was {built_from}",
+            onnx.display()
+        ));
     }
     Ok(())
 }
@@ -105,13 +112,9 @@ fn feed(args: &Args, predictor: &Predictor) -> Outcome<Feed> {
     if args.input.is_empty() {
         return Ok(Feed::random(signature, args.samples.unwrap_or(SAMPLES), args.seed)?);
     }
-    let mut feed = chain::read_inputs(&args.input, signature)?;
+    let mut feed = answers::read_inputs(&args.input, signature)?;
     feed.truncate(args.samples.unwrap_or(usize::MAX));
     Ok(feed)
-}
-
-fn answers(predictor: &mut Predictor, feed: &Feed) -> Outcome<Answers> {
-    chain::answer(predictor, feed, |_| {})
 }
 
 /// One comparison an output.
@@ -135,18 +138,22 @@ fn report(args: &Args, got: &Predictor, expected: &Predictor, calls: usize, foun
     let close = found.iter().all(Comparison::all_close);
     if args.json {
         let outputs = outputs.iter().zip(found).map(|(output, found)| json!({ "output": output.name, "found": found }));
-        println!("{}", json!({
-            "got": got.session().description(), "expected": expected.session().description(), "calls": calls,
-            "atol": args.atol, "rtol": args.rtol, "close": close, "outputs": outputs.collect::<Vec<_>>(),
-        }));
+        println!(
+            "{}",
+            json!({
+                "got": got.session().description(), "expected": expected.session().description(), "calls": calls,
+                "atol": args.atol, "rtol": args.rtol, "close": close, "outputs": outputs.collect::<Vec<_>>(),
+            })
+        );
     } else {
         let given = if args.input.is_empty() { format!("random, seed {}", args.seed) } else { "as given".to_owned() };
-        let mut facts = chain::who_answers(got);
+        let mut facts = answers::who_answers(got);
         facts.push(("compared with", format!("{}: {}", expected.active(), expected.session().description())));
         facts.push(("samples", format!("{calls}, {given}")));
         facts.push(("tolerance", format!("atol {:e}, rtol {:e}", args.atol, args.rtol)));
         table::facts(facts);
-        let mut table = Table::new(&["output", ">elements", ">max absolute", ">max relative", ">NaN", ">beyond", ">top-1 same"]);
+        let mut table =
+            Table::new(&["output", ">elements", ">max absolute", ">max relative", ">NaN", ">beyond", ">top-1 same"]);
         for (output, found) in outputs.iter().zip(found) {
             table.row([
                 output.name.clone(),

@@ -38,7 +38,8 @@ impl Machine {
 /// The kernel module knows its own version; CUDA tells only what it is compatible with.
 fn driver() -> Option<String> {
     let text = std::fs::read_to_string("/proc/driver/nvidia/version").unwrap_or_default();
-    let version = |word: &&str| word.contains('.') && word.chars().all(|letter| letter.is_ascii_digit() || letter == '.');
+    let version =
+        |word: &&str| word.contains('.') && word.chars().all(|letter| letter.is_ascii_digit() || letter == '.');
     let module = text.split_whitespace().find(version).map(str::to_owned);
     module.or_else(|| Device::driver_version().map(|(major, minor)| format!("CUDA {major}.{minor}")))
 }
@@ -47,7 +48,8 @@ fn commit() -> Option<String> {
     if let Ok(commit) = std::env::var("TICKRT_COMMIT") {
         return Some(commit);
     }
-    let git = Command::new("git").args(["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]).output().ok()?;
+    let git =
+        Command::new("git").args(["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]).output().ok()?;
     let text = String::from_utf8(git.stdout).ok().filter(|_| git.status.success())?;
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }

@@ -1,0 +1,220 @@
+//! The flags of `tickrt build`, and what they ask of the builder.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+
+use tickrt::{
+    BuilderConfig, ComputeCapabilities, Flavour, HardwareCompatibility, OptimizationProfile, PrecisionConstraints,
+    Preference, ProfilingVerbosity, Shapes, TensorInfo,
+};
+
+use super::EXAMPLE;
+use crate::args::{self, Capability, Pool, Typed};
+use crate::exit::{Failure, Outcome};
+
+/// Build an engine from an ONNX model
+#[derive(clap::Args, Default)]
+#[command(after_help = EXAMPLE)]
+pub struct Args {
+    /// The model
+    #[arg(long, value_name = "FILE")]
+    pub onnx: PathBuf,
+    /// Where the engine goes
+    #[arg(long, visible_alias = "saveEngine", value_name = "FILE")]
+    pub engine: PathBuf,
+    /// Which TensorRT: trt8, trt10, trt11, rtx, or a library or folder; the first that is installed without
+    #[arg(long, value_name = "WHICH", value_parser = Typed::parser(args::preference))]
+    pub tensorrt: Option<Typed<Preference>>,
+    /// Scratch memory of layers: 256M, 1G; a bare number is MiB
+    #[arg(long = "max_workspace", visible_aliases = ["max-workspace", "workspace"], value_name = "SIZE", value_parser = Typed::parser(args::size))]
+    pub max_workspace: Option<Typed<u64>>,
+    /// Limits of memory pools, as workspace:256M,tacticSharedMem:64K
+    #[arg(long = "memPoolSize", value_name = "LIST", value_parser = Typed::parser(args::pools))]
+    pub pools: Vec<Typed<Vec<Pool>>>,
+    /// Let layers compute in FP16 (TensorRT 8 and 10)
+    #[arg(long)]
+    pub fp16: bool,
+    /// Let layers compute in BF16 (TensorRT 10)
+    #[arg(long)]
+    pub bf16: bool,
+    /// Let layers compute in INT8; the model must have been quantised
+    #[arg(long)]
+    pub int8: bool,
+    /// Keep FP32 layers from using TF32
+    #[arg(long = "noTF32", alias = "no-tf32")]
+    pub no_tf32: bool,
+    /// Take every type from the model (TensorRT 10; 11 and RTX always do)
+    #[arg(long = "stronglyTyped", alias = "strongly-typed")]
+    pub strongly_typed: bool,
+    /// Keep the types set on layers, or fail: --precisionConstraints=obey
+    #[arg(long = "strict-types", visible_alias = "strict_types", conflicts_with = "constraints")]
+    pub strict_types: bool,
+    /// How binding the types set on layers are: none, prefer, obey
+    #[arg(long = "precisionConstraints", value_name = "HOW", value_parser = Typed::parser(args::constraints))]
+    pub constraints: Option<Typed<PrecisionConstraints>>,
+    /// Least shapes of dynamic inputs, as in0:1x3x8,in1:1x2; given again for a second optimization profile
+    #[arg(long = "minShapes", alias = "min-shapes", value_name = "SHAPES", value_parser = Typed::parser(args::shapes))]
+    pub min_shapes: Vec<Typed<Shapes>>,
+    /// Usual shapes, which TensorRT tunes for
+    #[arg(long = "optShapes", alias = "opt-shapes", value_name = "SHAPES", value_parser = Typed::parser(args::shapes))]
+    pub opt_shapes: Vec<Typed<Shapes>>,
+    /// Greatest shapes
+    #[arg(long = "maxShapes", alias = "max-shapes", value_name = "SHAPES", value_parser = Typed::parser(args::shapes))]
+    pub max_shapes: Vec<Typed<Shapes>>,
+    /// Tactics' timings, read and written back
+    #[arg(long = "timingCacheFile", alias = "timing-cache-file", value_name = "FILE")]
+    pub timing_cache: Option<PathBuf>,
+    /// How long to search, 0 to 5
+    #[arg(long = "builderOptimizationLevel", alias = "builder-optimization-level", value_name = "N", value_parser = clap::value_parser!(u8).range(0..=5))]
+    pub level: Option<u8>,
+    /// The most auxiliary streams
+    #[arg(long = "maxAuxStreams", alias = "max-aux-streams", value_name = "N")]
+    pub aux_streams: Option<u32>,
+    /// How often a tactic is timed
+    #[arg(long = "avgTiming", alias = "avg-timing", value_name = "N")]
+    pub avg_timing: Option<u32>,
+    /// Let later versions of TensorRT load it
+    #[arg(long = "versionCompatible", visible_alias = "vc", alias = "version-compatible")]
+    pub version_compatible: bool,
+    /// Which other GPUs may run it: none, ampere+, sameComputeCapability
+    #[arg(long = "hardwareCompatibilityLevel", visible_alias = "hc", value_name = "LEVEL", value_parser = Typed::parser(args::hardware))]
+    pub hardware: Option<Typed<HardwareCompatibility>>,
+    /// TensorRT-RTX: the GPUs to build for, as 8.6,8.9,12.0, or `current`; all it knows without
+    #[arg(
+        long = "computeCapability",
+        visible_alias = "computeCapabilities",
+        value_name = "LIST",
+        value_delimiter = ','
+    )]
+    pub capabilities: Vec<Capability>,
+    /// How much the engine can tell of its layers: layer_names_only, none, detailed
+    #[arg(long = "profilingVerbosity", value_name = "HOW", value_parser = Typed::parser(args::verbosity))]
+    pub verbosity: Option<Typed<ProfilingVerbosity>>,
+    /// A *.normalization.json for an input, kept in the sidecar; may be given again
+    #[arg(long, value_name = "FILE")]
+    pub normalization: Vec<PathBuf>,
+    /// Elements of a row, for a network that is to take rolling windows; kept in the sidecar
+    #[arg(long = "window-row", visible_alias = "window_row", value_name = "N")]
+    pub window_row: Option<usize>,
+    /// Which GPU builds, in CUDA's order
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub device: usize,
+    /// Print all that TensorRT says
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
+impl Args {
+    /// Which library.
+    pub fn preference(&self) -> Preference {
+        self.tensorrt.as_ref().map(|it| it.value.clone()).unwrap_or_default()
+    }
+
+    /// What the builder is asked for.
+    pub fn config(&self, flavour: Flavour) -> Outcome<BuilderConfig> {
+        let mut config = BuilderConfig::new()
+            .fp16(self.fp16)
+            .bf16(self.bf16)
+            .int8(self.int8)
+            .tf32(!self.no_tf32)
+            .strongly_typed(self.strongly_typed)
+            .version_compatible(self.version_compatible)
+            .verbose(self.verbose);
+        for &(pool, bytes) in self.pools.iter().flat_map(|pools| &pools.value) {
+            config = config.memory_pool(pool, bytes);
+        }
+        if let Some(bytes) = &self.max_workspace {
+            config = config.workspace(bytes.value);
+        }
+        for profile in self.profiles() {
+            config = config.profile(profile);
+        }
+        if let Some(level) = self.level {
+            config = config.builder_optimization_level(level);
+        }
+        if let Some(streams) = self.aux_streams {
+            config = config.max_aux_streams(streams);
+        }
+        if let Some(iterations) = self.avg_timing {
+            config = config.avg_timing_iterations(iterations);
+        }
+        if let Some(file) = &self.timing_cache {
+            config = config.timing_cache_file(file);
+        }
+        let constraints = self.constraints.as_ref().map(|it| it.value).unwrap_or_default();
+        let constraints = if self.strict_types { PrecisionConstraints::Obey } else { constraints };
+        config = config.precision_constraints(constraints);
+        config = config.hardware_compatibility(self.hardware.as_ref().map(|it| it.value).unwrap_or_default());
+        config = config.profiling_verbosity(self.verbosity.as_ref().map(|it| it.value).unwrap_or_default());
+        Ok(config.compute_capabilities(self.compute_capabilities(flavour)?))
+    }
+
+    /// One profile for each time that the shapes were given.
+    fn profiles(&self) -> Vec<OptimizationProfile> {
+        let lists = [&self.min_shapes, &self.opt_shapes, &self.max_shapes];
+        let count = lists.iter().map(|list| list.len()).max().unwrap_or(0);
+        let none = Shapes::new();
+        (0..count)
+            .map(|number| {
+                let [min, opt, max] = lists.map(|list| list.get(number).map_or(&none, |shapes| &shapes.value));
+                OptimizationProfile::from_shapes(min, opt, max)
+            })
+            .collect()
+    }
+
+    fn compute_capabilities(&self, flavour: Flavour) -> Outcome<ComputeCapabilities> {
+        let numbers = self.capabilities.iter().filter_map(|capability| match capability {
+            Capability::Number(number) => Some(*number),
+            Capability::Current => None,
+        });
+        let numbers: Vec<u32> = numbers.collect();
+        match (self.capabilities.len(), numbers.len()) {
+            (0, _) => Ok(ComputeCapabilities::All),
+            (all, some) if all == some => Ok(ComputeCapabilities::List(numbers)),
+            (1, 0) if flavour == Flavour::Rtx => Ok(ComputeCapabilities::Current),
+            (1, 0) => Ok(ComputeCapabilities::All),
+            _ => Err(Failure::usage("--computeCapability: expected `current` alone or a list without it")),
+        }
+    }
+
+    /// The input's shape, from the first profile where it is dynamic, 1 where that does not tell.
+    pub fn usual_shape(&self, input: &TensorInfo) -> Vec<i64> {
+        let profiles = self.profiles();
+        let range = profiles.first().and_then(|profile| profile.shapes.get(&input.name));
+        let usual = range.filter(|range| range.opt.len() == input.shape.len()).map(|range| range.opt.clone());
+        usual.unwrap_or_else(|| input.shape.iter().map(|&dimension| dimension.max(1)).collect())
+    }
+
+    /// The flags besides `--onnx`, `--engine`, `--device` and `--verbose`: what builds the same again.
+    pub fn options(&self) -> Vec<String> {
+        let mut options = Vec::new();
+        let set = [
+            (self.fp16, "fp16"),
+            (self.bf16, "bf16"),
+            (self.int8, "int8"),
+            (self.no_tf32, "noTF32"),
+            (self.strongly_typed, "stronglyTyped"),
+            (self.strict_types, "strict-types"),
+            (self.version_compatible, "versionCompatible"),
+        ];
+        options.extend(set.into_iter().filter(|(set, _)| *set).map(|(_, name)| format!("--{name}")));
+        let mut value = |name: &str, text: &dyn Display| options.push(format!("--{name}={text}"));
+        self.tensorrt.iter().for_each(|it| value("tensorrt", it));
+        self.max_workspace.iter().for_each(|it| value("max_workspace", it));
+        self.pools.iter().for_each(|it| value("memPoolSize", it));
+        self.constraints.iter().for_each(|it| value("precisionConstraints", it));
+        self.min_shapes.iter().for_each(|it| value("minShapes", it));
+        self.opt_shapes.iter().for_each(|it| value("optShapes", it));
+        self.max_shapes.iter().for_each(|it| value("maxShapes", it));
+        self.timing_cache.iter().for_each(|it| value("timingCacheFile", &it.display()));
+        self.level.iter().for_each(|it| value("builderOptimizationLevel", it));
+        self.aux_streams.iter().for_each(|it| value("maxAuxStreams", it));
+        self.avg_timing.iter().for_each(|it| value("avgTiming", it));
+        self.hardware.iter().for_each(|it| value("hardwareCompatibilityLevel", it));
+        self.capabilities.iter().for_each(|it| value("computeCapability", it));
+        self.verbosity.iter().for_each(|it| value("profilingVerbosity", it));
+        self.normalization.iter().for_each(|it| value("normalization", &it.display()));
+        self.window_row.iter().for_each(|it| value("window-row", it));
+        options
+    }
+}

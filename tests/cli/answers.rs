@@ -1,0 +1,154 @@
+//! `tickrt run`, `validate`, `bench` and `demo`: samples in, answers out.
+
+use std::collections::BTreeSet;
+
+use tickrt::data::{Array, Values};
+use tickrt::stats::Record;
+
+use crate::support::{Ended, Tool, left_out, model};
+
+/// Runs toy_cnn on the CPU on `input`.
+fn run(tool: &Tool, input: &str, more: &[&str]) -> Option<Ended> {
+    let mut arguments = vec!["run".to_owned(), "--input".to_owned(), input.to_owned()];
+    arguments.extend(tool.on_cpu()?);
+    arguments.extend(more.iter().map(|&argument| argument.to_owned()));
+    Some(tool.run(&arguments))
+}
+
+#[test]
+fn batch_of_windows_is_answered_and_kept() {
+    let tool = Tool::new();
+    let labels = model("data/nasdaq_labels.npy");
+    let input = model("data/nasdaq_windows.npy");
+    let Some(ended) = run(&tool, &input, &["--labels", &labels, "--output", "scores.npy"]) else { return };
+    ended.must(0, &["ort-cpu: ONNX Runtime", "accuracy", "98.4 %", "1709"]);
+    let scores = Array::read_npy(tool.path("scores.npy")).unwrap();
+    assert_eq!(scores.shape, [1709, 3]);
+    let Values::F32(values) = scores.values else { panic!("f32 scores") };
+    assert!(values.chunks(3).all(|row| (row.iter().sum::<f32>() - 1.0).abs() < 1e-4));
+}
+
+#[test]
+fn raw_samples_give_the_answers_of_the_same_npy() {
+    let tool = Tool::new();
+    let windows = Array::read_npy(model("data/nasdaq_windows.npy")).unwrap();
+    let some = windows.values.slice(0..5 * 256);
+    let raw = tool.file("some.bin", some.as_bytes());
+    let npy = tool.array("some.npy", &[5, 32, 8], some);
+    let Some(ended) = run(&tool, &raw, &["--output", "a.npy"]) else { return };
+    ended.must(0, &[]);
+    run(&tool, &npy, &["--output", "b.npy"]).unwrap().must(0, &[]);
+    assert_eq!(std::fs::read(tool.path("a.npy")).unwrap(), std::fs::read(tool.path("b.npy")).unwrap());
+}
+
+#[test]
+fn input_of_wrong_type_rank_or_length_says_what_was_expected() {
+    let tool = Tool::new();
+    let wide = tool.array("wide.npy", &[32, 8], Values::F64(vec![0.0; 256]));
+    let Some(ended) = run(&tool, &wide, &[]) else { return };
+    ended.must(2, &["expected elements of f32, got f64", "convert the array"]);
+    let turned = tool.array("turned.npy", &[1, 8, 32], Values::F32(vec![0.0; 256]));
+    run(&tool, &turned, &[]).unwrap().must(2, &["expected an array of 32x8", "got 1x8x32", "reshape"]);
+    let deep = tool.array("deep.npy", &[2, 2, 32, 8], Values::F32(vec![0.0; 1024]));
+    run(&tool, &deep, &[]).unwrap().must(2, &["expected an array of 32x8", "got 2x2x32x8"]);
+    let short = tool.array("short.npy", &[31, 8], Values::F32(vec![0.0; 248]));
+    run(&tool, &short, &[]).unwrap().must(2, &["expected an array of 32x8", "248 elements"]);
+    run(&tool, &tool.file("short.bin", &[0; 1000]), &[])
+        .unwrap()
+        .must(2, &["multiple of 1024 bytes", "got 1000 bytes"]);
+    run(&tool, &tool.file("text.npy", b"hello"), &[]).unwrap().must(2, &["expected a .npy file", "numpy.save"]);
+    run(&tool, "nowhere.npy", &[]).unwrap().must(2, &["nowhere.npy", "check the path"]);
+    run(&tool, "other:turned.npy", &[]).unwrap().must(2, &["`other`", "NAME:FILE"]);
+}
+
+#[test]
+fn nan_under_refuse_names_the_sample_and_writes_nothing() {
+    let tool = Tool::new();
+    let mut values = vec![0.0_f32; 3 * 256];
+    values[256 + 7] = f32::NAN;
+    let input = tool.array("nan.npy", &[3, 32, 8], Values::F32(values));
+    let Some(ended) = run(&tool, &input, &["--output", "scores.npy"]) else { return };
+    ended.must(2, &["sample 1", "NaN", "refuse"]);
+    assert_eq!(tool.left(), ["nan.npy"]);
+}
+
+#[test]
+fn answers_that_cannot_be_written_leave_nothing() {
+    let tool = Tool::new();
+    let input = model("data/nasdaq_windows.npy");
+    let Some(ended) = run(&tool, &input, &["--output", "nowhere/scores.npy"]) else { return };
+    ended.must(2, &["make the folder nowhere first"]);
+    run(&tool, &input, &["--output", "other:scores.npy"]).unwrap().must(2, &["no output `other`", "probabilities"]);
+    let labels = tool.array("labels.npy", &[3], Values::I32(vec![0; 3]));
+    run(&tool, &input, &["--labels", &labels]).unwrap().must(2, &["expected 1709", "got 3"]);
+    assert_eq!(tool.left(), ["labels.npy"]);
+}
+
+#[test]
+fn validate_compares_with_itself_only_when_told_to() {
+    let tool = Tool::new().without_gpu();
+    let onnx = model("toy_cnn.onnx");
+    let Some(on_cpu) = tool.on_cpu() else { return };
+    tool.run(&[&["validate".to_owned()][..], &on_cpu].concat()).must(0, &["ort-cpu", "100.0 %"]);
+    tool.run(&["validate", "--onnx", &onnx]).must(3, &[]);
+    tool.run(&["validate", "--onnx", &onnx, "--chain", "ort-cuda,ort-cpu"])
+        .must(3, &["got none but the CPU itself", "ort-cuda: "]);
+    tool.run(&["validate", "--onnx", &onnx, "--chain", "ort-cpu", "--samples=0"]).must(2, &["--samples"]);
+    tool.run(&["validate", "--onnx", &onnx, "--chain", "ort-cpu", "--rtol=-1"]).must(2, &["from 0 on"]);
+}
+
+#[test]
+fn nan_in_answers_fails_the_check_with_code_1() {
+    let tool = Tool::new();
+    if tool.on_cpu().is_none() {
+        return;
+    }
+    let onnx = model("toy_cnn.onnx");
+    let nan = tool.array("nan.npy", &[1, 8, 32], Values::F32(vec![f32::NAN; 256]));
+    // Without a normalisation nothing refuses it.
+    tool.run(&["validate", "--onnx", &onnx, "--chain=ort-cpu", "--input", &nan]).must(1, &["3 of 3 elements", "NaN"]);
+    tool.run(&["run", "--onnx", &onnx, "--chain=ort-cpu", "--input", &nan]).must(1, &["element 0 is NaN"]);
+}
+
+#[test]
+fn bench_appends_records_of_the_agreed_form() {
+    let tool = Tool::new().with("TICKRT_COMMIT", "abc");
+    let Some(on_cpu) = tool.on_cpu() else { return };
+    let more = ["--iterations=200", "--warmUp=1", "--jsonl=records.jsonl"].map(str::to_owned);
+    for _ in 0..2 {
+        tool.run(&[&["bench".to_owned()][..], &on_cpu, &more].concat()).must(0, &["p99.99", "ort-cpu"]);
+    }
+    let text = std::fs::read_to_string(tool.path("records.jsonl")).unwrap();
+    let records: Vec<Record> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(records.len(), 2);
+    assert_ne!(records[0].run_id, records[1].run_id);
+    let Record { path, model, precision, calls, commit, .. } = &records[0];
+    assert_eq!(
+        (&path[..], &model[..], &precision[..], *calls, &commit[..]),
+        ("ort-cpu", "toy_cnn", "fp32", 200, "abc")
+    );
+    let line: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    let names: BTreeSet<&str> = line.keys().map(String::as_str).collect();
+    let agreed = "run_id model model_sha256 path precision semantics batch threads sessions idle_ms load p50_us p95_us \
+                  p99_us p999_us p9999_us max_us calls inferences_per_s device_mb gpu driver tensorrt onnxruntime commit";
+    assert_eq!(names, agreed.split_whitespace().collect());
+}
+
+#[test]
+fn demo_ends_with_one_json_object() {
+    let tool = Tool::new();
+    let ended = tool.run(&["demo", "--models", &model("")]);
+    if left_out(&ended) {
+        return;
+    }
+    let last = ended.must(0, &["built in", "answers", "rolling"]).stdout.lines().last().unwrap();
+    let summary: serde_json::Value = serde_json::from_str(last).unwrap();
+    assert_eq!((&summary["model"], &summary["windows"]), (&"toy_cnn".into(), &1709.into()));
+    assert!(summary["accuracy"].as_f64().unwrap() > 0.97, "{last}");
+    for name in
+        ["engine_library", "engine_version", "engine_bytes", "active_backend", "passed_over", "p50_us", "p99_us"]
+    {
+        assert!(!summary[name].is_null(), "{name} is not in {last}");
+    }
+    assert!(tool.path("target/demo/toy_cnn.engine.json").exists());
+}

@@ -1,0 +1,10 @@
+//! The tool as its users see it: exit codes, messages, files, and what is printed.
+//!
+//! `TICKRT_BIN` names the binary on a machine other than the one that compiled it, `TICKRT_TEST_ROOT` the repository.
+#![cfg(feature = "tool")]
+
+mod answers;
+mod builds;
+mod engines;
+mod environment;
+mod support;
