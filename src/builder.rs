@@ -12,6 +12,7 @@
 
 mod config;
 mod limits;
+mod profile;
 mod progress;
 mod request;
 mod timing_cache;
@@ -22,9 +23,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use self::config::{
-    BuilderConfig, ComputeCapabilities, HardwareCompatibility, MemoryPool, OptimizationProfile, Precision,
-    PrecisionConstraints, ProfileShape, ProfilingVerbosity,
+    BuilderConfig, ComputeCapabilities, HardwareCompatibility, MemoryPool, Precision, PrecisionConstraints,
+    ProfilingVerbosity,
 };
+pub(crate) use self::profile::profile_for;
+pub use self::profile::{OptimizationProfile, ProfileShape};
 pub(crate) use self::progress::Observer;
 pub use self::progress::{CancelToken, Progress};
 use crate::bridge::ffi;

@@ -140,3 +140,33 @@ fn normalisations_of_the_models_are_read() {
     let error = Normalization::read(common::model("README.md")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
 }
+
+#[test]
+fn tensors_of_one_axis_and_of_none_are_taken() {
+    let pairs = || (vec![0.0; 4], vec![2.0; 4]);
+    let (mean, std) = pairs();
+    let scaled = |stats, shape: &[i64]| {
+        let tensor =
+            TensorInfo { name: "input".into(), mode: IoMode::Input, data_type: DataType::F32, shape: shape.to_vec() };
+        let normalizer =
+            Normalizer::new(&Normalization::new("input", DataType::F32).stats(stats), &tensor, shape, None).unwrap();
+        let mut out = vec![0.0_f32; normalizer.count()];
+        let input = vec![6.0_f32; normalizer.count()];
+        normalizer.apply(bytemuck::cast_slice(&input), bytemuck::cast_slice_mut(&mut out)).unwrap();
+        out
+    };
+    assert_eq!(scaled(Stats::PerFeature { mean: mean.clone(), std: std.clone() }, &[4]), [3.0; 4]);
+    assert_eq!(scaled(Stats::PerChannel { mean, std }, &[4]), [3.0; 4]);
+    assert_eq!(scaled(Stats::PerTensor { mean: [0.0], std: [3.0] }, &[]), [2.0]);
+}
+
+#[test]
+fn windows_that_would_be_laid_out_wrongly_are_refused() {
+    let moved = Normalization::new("input", DataType::F32).layout(Layout::ChannelsLastToFirst);
+    for (shape, row) in [(vec![1, 8, 32], 16), (vec![4, 8, 32], 8), (vec![1, 8, 32], 32)] {
+        let tensor =
+            TensorInfo { name: "input".into(), mode: IoMode::Input, data_type: DataType::F32, shape: shape.clone() };
+        let error = Normalizer::new(&moved, &tensor, &shape, Some(row)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{shape:?} {row}");
+    }
+}

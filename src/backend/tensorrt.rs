@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::backend::{
     Backend, BackendKind, CallShape, Health, OutputShape, Region, Signature, SlotHeader, SlotMemory, delivered_type,
 };
-use crate::builder::OptimizationProfile;
+use crate::builder::profile_for;
 use crate::config::{ResolvedShape, SessionConfig};
 use crate::device::{Device, DeviceBuffer, Function, Graph, MappedBuffer, Module, Quarantine, Stream};
 use crate::engine::Engine;
@@ -291,36 +291,6 @@ fn context(
             .log(context.take_log()));
     }
     Ok(context)
-}
-
-/// The first profile that admits these shapes.
-pub(crate) fn profile_for(
-    profiles: &[OptimizationProfile],
-    inputs: &[&TensorInfo],
-    dimensions: &[Vec<i64>],
-) -> Result<usize> {
-    let admits = |profile: &OptimizationProfile| {
-        inputs.iter().zip(dimensions).all(|(input, wanted)| {
-            profile.shapes.get(&input.name).is_none_or(|range| {
-                wanted.iter().zip(range.min.iter().zip(&range.max)).all(|(d, (min, max))| min <= d && d <= max)
-            })
-        })
-    };
-    if profiles.is_empty() {
-        return Ok(0);
-    }
-    profiles.iter().position(admits).ok_or_else(|| {
-        let ranges = profiles
-            .iter()
-            .flat_map(|profile| &profile.shapes)
-            .map(|(name, range)| format!("{name} from {} to {}", format_shape(&range.min), format_shape(&range.max)));
-        let wanted =
-            inputs.iter().zip(dimensions).map(|(input, shape)| format!("{}:{}", input.name, format_shape(shape)));
-        Error::new(ErrorKind::Shape, "find an optimization profile")
-            .expected(ranges.collect::<Vec<_>>().join(" or "))
-            .got(wanted.collect::<Vec<_>>().join(","))
-            .advice("announce a shape inside it, or build with wider --minShapes and --maxShapes")
-    })
 }
 
 fn signature(tensors: &[TensorInfo], resolved: Vec<ResolvedShape>, contexts: &[NativeContext]) -> Result<Signature> {

@@ -6,60 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::profile::OptimizationProfile;
 use crate::bridge::ffi;
 use crate::library::Flavour;
-use crate::tensor::Shapes;
-
-/// The least, usual and greatest shape of one input.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProfileShape {
-    /// The least.
-    pub min: Vec<i64>,
-    /// The one that TensorRT tunes for.
-    pub opt: Vec<i64>,
-    /// The greatest.
-    pub max: Vec<i64>,
-}
-
-/// Ranges of shapes that an engine is built for, by input (`IOptimizationProfile`).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct OptimizationProfile {
-    /// By the input's name.
-    pub shapes: BTreeMap<String, ProfileShape>,
-}
-
-impl OptimizationProfile {
-    /// An empty profile.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds the range of one input.
-    #[must_use]
-    pub fn tensor(mut self, name: impl Into<String>, min: &[i64], opt: &[i64], max: &[i64]) -> Self {
-        self.shapes.insert(name.into(), ProfileShape { min: min.to_vec(), opt: opt.to_vec(), max: max.to_vec() });
-        self
-    }
-
-    /// Makes a profile from trtexec's three lists. What `opt` lacks is taken from `max`, what `min` lacks from
-    /// `opt`, what `max` lacks from `opt`.
-    #[must_use]
-    pub fn from_shapes(min: &Shapes, opt: &Shapes, max: &Shapes) -> Self {
-        let names = min.keys().chain(opt.keys()).chain(max.keys());
-        let first = |lists: [&Shapes; 3], name: &String| lists.into_iter().find_map(|list| list.get(name).cloned());
-        let shapes = names.filter_map(|name| {
-            let shape = ProfileShape {
-                min: first([min, opt, max], name)?,
-                opt: first([opt, max, min], name)?,
-                max: first([max, opt, min], name)?,
-            };
-            Some((name.clone(), shape))
-        });
-        Self { shapes: shapes.collect() }
-    }
-}
 
 /// Memory that a build or an engine may use (`MemoryPoolType`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,9 +1,7 @@
 //! What each version cannot do: refused before anything is built, with what to do instead.
 
-use super::config::{
-    BuilderConfig, ComputeCapabilities, HardwareCompatibility, MemoryPool, OptimizationProfile, PrecisionConstraints,
-    ProfileShape,
-};
+use super::config::{BuilderConfig, ComputeCapabilities, HardwareCompatibility, MemoryPool, PrecisionConstraints};
+use super::profile::{OptimizationProfile, ProfileShape};
 use crate::error::{Error, ErrorKind, Result};
 use crate::library::{Flavour, Version};
 use crate::tensor::format_shape;

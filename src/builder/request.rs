@@ -1,9 +1,9 @@
 //! The configuration in the bridge's words.
 
 use super::config::{
-    BuilderConfig, ComputeCapabilities, HardwareCompatibility, MemoryPool, OptimizationProfile, PrecisionConstraints,
-    ProfilingVerbosity,
+    BuilderConfig, ComputeCapabilities, HardwareCompatibility, MemoryPool, PrecisionConstraints, ProfilingVerbosity,
 };
+use super::profile::OptimizationProfile;
 use crate::bridge::ffi;
 use crate::library::Flavour;
 

@@ -6,8 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::{Plan, digest, dotted, hex, quoted, rebuild};
-use crate::backend::tensorrt::profile_for;
-use crate::builder::{BuiltPlan, HardwareCompatibility, OptimizationProfile, Precision};
+use crate::builder::{BuiltPlan, HardwareCompatibility, OptimizationProfile, Precision, profile_for};
 use crate::config::SessionConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files;
