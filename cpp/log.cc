@@ -31,9 +31,11 @@ void Capture::add(api::Severity severity, const char* line) noexcept {
     }
     try {
         const std::lock_guard<std::mutex> guard(mutex_);
-        if (lines_.size() < kMaxLines) {
-            lines_.push_back({severity, line});
+        // The newest lines are those about a failure.
+        if (lines_.size() == kMaxLines) {
+            lines_.erase(lines_.begin());
         }
+        lines_.push_back({severity, line});
     } catch (...) {
         // Out of memory: the line is lost, the call goes on.
     }

@@ -8,6 +8,7 @@ use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
@@ -140,6 +141,18 @@ impl Device {
         Ok(MemoryInfo { free: free as u64, total: total as u64 })
     }
 
+    /// Adds to an error about exhausted memory how much is free; `what` says what was asked for.
+    pub(crate) fn explain_memory(&self, error: Error, what: &str) -> Error {
+        if error.kind() != ErrorKind::OutOfMemory {
+            return error;
+        }
+        let free = self.memory().map_or_else(
+            |_| "an unknown part".into(),
+            |memory| format!("{} of {}", mib(memory.free), mib(memory.total)),
+        );
+        error.and_advice(&format!("{what}; {free} are free on GPU {} ({})", self.ordinal, self.name))
+    }
+
     /// Bytes of device memory that this crate itself holds on it. TensorRT's own come on top.
     #[must_use]
     pub fn allocated(&self) -> u64 {
@@ -184,10 +197,20 @@ impl Stream {
         self.handle as usize
     }
 
-    pub(crate) fn synchronize(&self) -> Result<()> {
-        self.device.bind()?;
-        // SAFETY: the handle lives as long as `self`.
-        unsafe { result::stream::synchronize(self.handle) }.map_err(|error| cuda_error(error, "wait for the stream"))
+    /// Waits until everything launched has finished, but not for ever: a device that hangs must not take the thread
+    /// with it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::DeadlineMissed`] after `limit`, or the device's own error.
+    pub(crate) fn settle(&self, limit: Duration) -> Result<()> {
+        let started = Instant::now();
+        while !self.is_idle()? {
+            if started.elapsed() > limit {
+                return Err(ErrorKind::DeadlineMissed.into());
+            }
+            std::thread::yield_now();
+        }
+        Ok(())
     }
 
     /// `Ok(true)` if everything launched has finished.
@@ -213,15 +236,16 @@ impl Stream {
         let worked = work();
         // SAFETY: as above, and a capture was begun.
         let captured = unsafe { result::stream::end_capture(self.handle) };
+        let instantiated = captured.map_err(failed).and_then(|graph| {
+            // SAFETY: `graph` was captured just above. It is not needed once it is instantiated.
+            unsafe {
+                let instantiated = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
+                let _ = result::graph::destroy(graph);
+                instantiated.map_err(failed)
+            }
+        });
         worked?;
-        let graph = captured.map_err(failed)?;
-        // SAFETY: `graph` was captured just above. It is not needed once it is instantiated.
-        let instantiated = unsafe {
-            let instantiated = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
-            let _ = result::graph::destroy(graph);
-            instantiated
-        };
-        let graph = Graph { handle: instantiated.map_err(failed)?, device: Arc::clone(&self.device) };
+        let graph = Graph { handle: instantiated?, device: Arc::clone(&self.device) };
         // SAFETY: both handles live. Uploading now keeps it out of the first launch.
         unsafe { result::graph::upload(graph.handle, self.handle) }.map_err(failed)?;
         Ok(graph)
@@ -230,9 +254,8 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // A session may be dropped in the middle of a call: its memory must outlive the work.
-        let _ = self.synchronize();
-        // SAFETY: created in `new`, destroyed once.
+        let _ = self.device.bind();
+        // SAFETY: created in `new`, destroyed once. CUDA lets work that is still on it finish.
         let _ = unsafe { result::stream::destroy(self.handle) };
     }
 }
@@ -291,15 +314,24 @@ impl DeviceBuffer {
         })?;
         device.allocated.fetch_add(bytes as u64, Ordering::Relaxed);
         let buffer = Self { address, bytes, device: Arc::clone(device) };
-        // SAFETY: just allocated, of that size.
-        unsafe { result::memset_d8_sync(address, 0, bytes) }.map_err(|error| cuda_error(error, "clear GPU memory"))?;
+        buffer.clear()?;
         Ok(buffer)
+    }
+
+    /// Fills it with zeros.
+    pub(crate) fn clear(&self) -> Result<()> {
+        self.device.bind()?;
+        // SAFETY: allocated with that size.
+        unsafe { result::memset_d8_sync(self.address, 0, self.bytes) }
+            .and_then(|()| null_stream_settled())
+            .map_err(|error| cuda_error(error, "clear GPU memory"))
     }
 
     pub(crate) fn from_slice<T: bytemuck::Pod>(device: &Arc<Device>, data: &[T], what: &str) -> Result<Self> {
         let buffer = Self::new(device, std::mem::size_of_val(data), what, "nothing of it: it is small")?;
-        // SAFETY: the buffer has just that size; the call returns when the copy is done.
+        // SAFETY: the buffer has just that size; the call returns when `data` has been read.
         unsafe { result::memcpy_htod_sync(buffer.address, data) }
+            .and_then(|()| null_stream_settled())
             .map_err(|error| cuda_error(error, "copy to the GPU"))?;
         Ok(buffer)
     }
@@ -352,15 +384,15 @@ impl MappedBuffer {
         // SAFETY: freed in `Drop`.
         let host = unsafe { result::malloc_host(bytes.max(1), sys::CU_MEMHOSTALLOC_DEVICEMAP) }.map_err(failed)?;
         let host = NonNull::new(host.cast::<u8>()).expect("CUDA gave memory");
-        let mut address = 0;
+        let mut buffer = Self { host, address: 0, bytes, device: Arc::clone(device) };
         // SAFETY: `host` is pinned, mapped and `bytes` long.
         unsafe {
             host.as_ptr().write_bytes(0, bytes);
-            sys::cuMemHostGetDevicePointer_v2(&raw mut address, host.as_ptr().cast::<c_void>(), 0)
+            sys::cuMemHostGetDevicePointer_v2(&raw mut buffer.address, host.as_ptr().cast::<c_void>(), 0)
         }
         .result()
         .map_err(failed)?;
-        Ok(Self { host, address, bytes, device: Arc::clone(device) })
+        Ok(buffer)
     }
 
     /// Host address of byte `offset`.
@@ -447,38 +479,59 @@ impl Function {
     }
 }
 
-/// Everything in it is leaked instead of dropped, once CUDA is finished: dropping calls the driver.
-#[derive(Debug)]
-pub(crate) struct Quarantine<T>(ManuallyDrop<T>, bool);
+/// Device memory is filled through the default stream, for which a non-blocking stream does not wait.
+fn null_stream_settled() -> Result<(), DriverError> {
+    // SAFETY: the default stream is always there.
+    unsafe { result::stream::synchronize(std::ptr::null_mut()) }
+}
 
-impl<T> Quarantine<T> {
+/// Something whose drop calls the driver.
+pub(crate) trait Settle {
+    /// Whether nothing of it runs any more, so that it can be dropped. Waits for a while.
+    fn settled(&self) -> bool;
+}
+
+/// Drops what it holds only where that is safe, and leaks it otherwise: dropping under a running kernel frees memory
+/// that the kernel still writes, and dropping after CUDA is finished calls the driver.
+#[derive(Debug)]
+pub(crate) struct Quarantine<T: Settle> {
+    inner: ManuallyDrop<T>,
+    closed: bool,
+}
+
+impl<T: Settle> Quarantine<T> {
     pub(crate) fn new(inner: T) -> Self {
-        Self(ManuallyDrop::new(inner), false)
+        Self { inner: ManuallyDrop::new(inner), closed: false }
     }
 
+    /// From here on the driver is not called any more.
     pub(crate) fn close(&mut self) {
-        self.1 = true;
+        self.closed = true;
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
     }
 }
 
-impl<T> std::ops::Deref for Quarantine<T> {
+impl<T: Settle> std::ops::Deref for Quarantine<T> {
     type Target = T;
     fn deref(&self) -> &T {
-        &self.0
+        &self.inner
     }
 }
 
-impl<T> std::ops::DerefMut for Quarantine<T> {
+impl<T: Settle> std::ops::DerefMut for Quarantine<T> {
     fn deref_mut(&mut self) -> &mut T {
-        &mut self.0
+        &mut self.inner
     }
 }
 
-impl<T> Drop for Quarantine<T> {
+impl<T: Settle> Drop for Quarantine<T> {
     fn drop(&mut self) {
-        if !self.1 {
+        if !self.closed && self.inner.settled() {
             // SAFETY: dropped here only, once.
-            unsafe { ManuallyDrop::drop(&mut self.0) };
+            unsafe { ManuallyDrop::drop(&mut self.inner) };
         }
     }
 }

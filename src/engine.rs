@@ -33,6 +33,13 @@ struct Inner {
     device: Arc<Device>,
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The last clone may go on a thread that has another GPU's context, or none.
+        let _ = self.device.bind();
+    }
+}
+
 impl Engine {
     /// Loads the plan in `path`, with the sidecar beside it, on GPU 0.
     ///
@@ -92,7 +99,10 @@ impl Engine {
         let free_before = device.memory()?.free;
         // Version-compatible plans carry host code; one whose hash its sidecar vouches for may run it.
         let allow_host_code = plan.sidecar().is_some_and(|sidecar| sidecar.version_compatible);
-        let native = library.native().deserialize(plan.bytes(), allow_host_code)?;
+        let native = library.native().deserialize(plan.bytes(), allow_host_code).map_err(|error| {
+            let asked = format!("a plan of {} bytes was to be loaded: lower its precision or size", plan.bytes().len());
+            device.explain_memory(error, &asked)
+        })?;
         let facts = native.facts()?;
         let tensors = facts.tensors.iter().map(|tensor| tensor.info.clone()).collect();
         let inner = Inner {

@@ -182,6 +182,14 @@ impl Error {
         self
     }
 
+    /// More that the reader can do about it.
+    #[must_use]
+    pub(crate) fn and_advice(mut self, more: &str) -> Self {
+        let advice = &mut self.story_mut().advice;
+        *advice = if advice.is_empty() { more.to_owned() } else { format!("{advice}; {more}") };
+        self
+    }
+
     /// The native library's own lines for the failed call.
     #[must_use]
     pub fn log(mut self, lines: Vec<String>) -> Self {

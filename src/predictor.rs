@@ -10,6 +10,9 @@
 //!   backend is quarantined: no further driver call is made, and the CPU answers.
 //!
 //! The fallback latches: [`Predictor::rearm`] goes back to the first entry that still can.
+//!
+//! A caller with a deadline gets the CPU's answer when the GPU's has not come by the last moment at which the CPU, by its
+//! measured 99th percentile, can still answer in time. The GPU keeps its place: one late answer is no failure.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -19,6 +22,7 @@ use crate::backend::{Backend, BackendKind, Signature};
 use crate::config::SessionConfig;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::normalize::Normalization;
 use crate::onnx::Model;
 use crate::plan::Sidecar;
 use crate::session::{Answer, AskedInput, Draft, Outputs, Session, Ticket};
@@ -46,7 +50,6 @@ pub struct Predictor {
     entries: Vec<Started>,
     active: usize,
     passed_over: Vec<PassedOver>,
-    wait_limit: Duration,
 }
 
 /// A backend that does not answer, and why.
@@ -67,8 +70,10 @@ struct Started {
     quarantined: bool,
     /// Failed in a way that leaves CUDA alive.
     failed: bool,
-    /// 99th percentile of its calls at start.
-    p99: Duration,
+    /// 99th percentile of its calls at start, of the slowest shape; `None` without a warm-up.
+    p99: Option<Duration>,
+    /// Why it is out.
+    reason: Option<Error>,
 }
 
 /// Names the chain. Entries are tried in the order in which they are named.
@@ -76,6 +81,7 @@ struct Started {
 pub struct PredictorBuilder {
     entries: Vec<Entry>,
     config: SessionConfig,
+    different_models: bool,
 }
 
 enum Entry {
@@ -137,11 +143,19 @@ impl PredictorBuilder {
         self
     }
 
-    /// Starts and warms up every entry.
+    /// Lets the backends run different ONNX models: a quantised one on the GPU, say, and the original behind it.
+    #[must_use]
+    pub fn allow_different_models(mut self) -> Self {
+        self.different_models = true;
+        self
+    }
+
+    /// Starts and warms up every entry. One that cannot start, for whatever reason, a missing file included, is passed
+    /// over: look at [`Predictor::passed_over`] once, before the day on which the fallback is needed.
     ///
     /// # Errors
-    /// [`ErrorKind::NoBackend`] with every reason if none starts; [`ErrorKind::InvalidArgument`] if the chain is empty
-    /// or its entries take different inputs or give different outputs.
+    /// [`ErrorKind::NoBackend`] with every reason if none starts; [`ErrorKind::InvalidArgument`] if the chain is empty,
+    /// or its entries run different models, take different inputs or normalise them differently.
     pub fn build(mut self) -> Result<Predictor> {
         if self.entries.is_empty() {
             return Err(Error::new(ErrorKind::InvalidArgument, "start a predictor")
@@ -149,18 +163,26 @@ impl PredictorBuilder {
                 .got("none")
                 .advice("name it: .tensorrt(..), .ort_cuda(..), .ort_cpu(..)"));
         }
-        self.inherit_normalizations()?;
+        let mut model = self.settle_sidecars()?;
         let (mut started, mut passed_over) = (Vec::<Started>::new(), Vec::new());
         for entry in self.entries {
             let backend = entry.kind();
+            let from_onnx = matches!(entry, Entry::OrtCuda(_) | Entry::OrtCpu(_));
             match entry.start(&self.config) {
                 Ok(entry) => {
                     if let Some(first) = started.first() {
                         same_interface(&first.session, &entry.session)?;
                     }
+                    if from_onnx {
+                        let own = hex(&entry.session.engine_id());
+                        let expected = model.get_or_insert_with(|| own.clone());
+                        if *expected != own && !self.different_models {
+                            return Err(different_models(backend, expected, &own));
+                        }
+                    }
                     started.push(entry);
                 }
-                // Before a mistake of the caller's every later entry would stop, too, or worse, answer wrongly.
+                // A mistake of the caller's would stop every later entry, too, or worse, let it answer wrongly.
                 Err(error) if error.kind() == ErrorKind::InvalidArgument => return Err(error),
                 Err(reason) => passed_over.push(PassedOver { backend, reason, restart_helps: false }),
             }
@@ -170,31 +192,63 @@ impl PredictorBuilder {
         }
         // One set of rings in all: the one that answers has it.
         started[1..].iter_mut().for_each(|entry| drop(entry.session.take_windows()));
-        Ok(Predictor { entries: started, active: 0, passed_over, wait_limit: self.config.wait_limit })
+        Ok(Predictor { entries: started, active: 0, passed_over })
     }
 
-    /// ONNX Runtime has no sidecar: it gets the normalisation of the first plan, even of one that cannot be loaded here.
-    /// Without it the fallback would answer, and answer wrongly.
-    fn inherit_normalizations(&mut self) -> Result<()> {
-        if self.config.normalizations.is_some() {
-            return Ok(());
-        }
+    /// ONNX Runtime has no sidecar: it gets the normalisation of the plans, even of one that cannot be loaded here.
+    /// Without it the fallback would answer, and answer wrongly. Returns the model that they were built from.
+    fn settle_sidecars(&mut self) -> Result<Option<String>> {
+        let (mut normalizations, mut model) = (None::<Vec<Normalization>>, None::<String>);
         for entry in &self.entries {
-            let inherited = match entry {
-                Entry::Engine(engine) => engine.normalizations().to_vec(),
+            let sidecar = match entry {
+                Entry::Engine(engine) => engine.sidecar().cloned(),
                 Entry::TensorRt { path, verified } => match Sidecar::beside(path) {
-                    Ok(Some(sidecar)) => sidecar.normalizations,
-                    Ok(None) if !verified => Vec::new(),
-                    Ok(None) => return Err(unknown_normalization(path, "no sidecar beside the plan".into())),
-                    Err(error) => return Err(unknown_normalization(path, error.to_string())),
+                    Ok(None) if *verified && self.config.normalizations.is_none() => {
+                        let got = if path.exists() { "no sidecar beside it" } else { "no such file; check the path" };
+                        return Err(unknown_normalization(path, got.into()));
+                    }
+                    Err(error) if self.config.normalizations.is_none() => {
+                        return Err(unknown_normalization(path, error.to_string()));
+                    }
+                    other => other.ok().flatten(),
                 },
-                _ => continue,
+                _ => None,
             };
-            self.config.normalizations = Some(inherited);
-            return Ok(());
+            let Some(sidecar) = sidecar else { continue };
+            if !self.different_models
+                && let (Some(one), Some(other)) = (&model, &sidecar.onnx_sha256)
+                && one != other
+            {
+                return Err(different_models(entry.kind(), one, other));
+            }
+            model = model.or(sidecar.onnx_sha256);
+            match &normalizations {
+                Some(first) if *first != sidecar.normalizations && self.config.normalizations.is_none() => {
+                    return Err(Error::new(ErrorKind::InvalidArgument, "start a predictor")
+                        .expected("plans that normalise their inputs alike")
+                        .got("different normalisations in their sidecars")
+                        .advice("build them with the same --normalization, or set `normalizations`"));
+                }
+                Some(_) => {}
+                None => normalizations = Some(sidecar.normalizations),
+            }
         }
-        Ok(())
+        if self.config.normalizations.is_none() {
+            self.config.normalizations = normalizations;
+        }
+        Ok(model.filter(|_| !self.different_models))
     }
+}
+
+fn different_models(backend: BackendKind, expected: &str, got: &str) -> Error {
+    Error::new(ErrorKind::InvalidArgument, "start a predictor")
+        .expected(format!("one ONNX model for every backend, sha256 {}", &expected[..12]))
+        .got(format!("{} for {backend}", &got[..12]))
+        .advice("build the plan from the model that ONNX Runtime gets, or say allow_different_models()")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unknown_normalization(plan: &Path, got: String) -> Error {
@@ -228,7 +282,7 @@ impl Entry {
             Self::OrtCpu(path) => Session::start(Box::new(OrtBackend::cpu(&Model::read(path)?, config)?), config)?,
             Self::Own(backend) => Session::start(backend, config)?,
         };
-        let mut started = Started { session, quarantined: false, failed: false, p99: Duration::ZERO };
+        let mut started = Started { session, quarantined: false, failed: false, p99: None, reason: None };
         started.measure(config.warm_up.min(200))?;
         Ok(started)
     }
@@ -237,12 +291,12 @@ impl Entry {
 impl Started {
     /// What it takes when it answers in another's place: decides whether it can within a deadline.
     fn measure(&mut self, calls: usize) -> Result<()> {
-        let mut times = Vec::with_capacity(calls);
-        for _ in 0..calls {
-            times.push(self.session.time_one_call()?);
+        for shape in 0..self.session.signature().shapes.len() {
+            let times = (0..calls).map(|_| self.session.time_one_call(shape));
+            let mut times = times.collect::<Result<Vec<_>>>()?;
+            times.sort_unstable();
+            self.p99 = self.p99.max(times.get(times.len().saturating_sub(1) * 99 / 100).copied());
         }
-        times.sort_unstable();
-        self.p99 = times.get(times.len().saturating_sub(1) * 99 / 100).copied().unwrap_or_default();
         Ok(())
     }
 
@@ -315,14 +369,14 @@ impl Predictor {
     /// Goes back to the first backend that still can, after a failure that left CUDA alive.
     ///
     /// # Errors
-    /// [`ErrorKind::DeviceLost`] if a quarantined backend is ahead: only a restart of the process brings it back.
+    /// The reason for which a backend ahead of it was quarantined: only a restart of the process brings that one back.
     pub fn rearm(&mut self) -> Result<BackendKind> {
         self.entries.iter_mut().for_each(|entry| entry.failed = false);
         let first = self.entries.iter().position(Started::usable).ok_or(ErrorKind::Unavailable)?;
         self.make_active(first);
-        match self.passed_over.iter().rev().find(|passed| passed.reason.is_sticky()) {
-            Some(lost) if self.entries[..first].iter().any(|entry| entry.quarantined) => Err(lost.reason.clone()),
-            _ => Ok(self.active()),
+        match self.entries[..first].iter().find_map(|entry| entry.reason.clone()) {
+            Some(reason) => Err(reason.and_advice("restart the process to bring this backend back")),
+            None => Ok(self.active()),
         }
     }
 
@@ -354,7 +408,7 @@ impl Predictor {
     /// As [`Session::input_for`].
     #[inline]
     pub fn input_for(&mut self, shape: usize) -> Result<PredictorSlot<'_>> {
-        self.retire_stuck();
+        self.check_usable()?;
         let draft = self.entries[self.active].session.input_for(shape)?.detach();
         Ok(PredictorSlot { predictor: self, draft })
     }
@@ -399,32 +453,53 @@ impl Predictor {
     /// As [`Session::submit_window_tagged`].
     #[inline]
     pub fn submit_window_tagged(&mut self, symbol: u32, tag: u64) -> Result<Ticket> {
-        self.retire_stuck();
-        match self.entries[self.active].session.submit_window_tagged(symbol, tag) {
-            Err(error) if ends_backend(&error) => {
-                self.retire(self.active, error, None)?;
-                self.entries[self.active].session.submit_window_tagged(symbol, tag)
+        loop {
+            self.check_usable()?;
+            match self.entries[self.active].session.submit_window_tagged(symbol, tag) {
+                Err(error) if ends_backend(&error) => self.retire(self.active, error),
+                other => return other,
             }
-            other => other,
         }
     }
 
-    /// As [`Session::poll`].
+    /// As [`Session::give_up`].
     ///
     /// # Errors
-    /// As [`Session::poll`].
+    /// As [`Session::give_up`].
+    pub fn give_up(&mut self, ticket: Ticket) -> Result<()> {
+        let entry = self.entry_of(ticket)?;
+        self.entries[entry].session.give_up(ticket)
+    }
+
+    /// As [`Session::poll`], and when the backend has failed meanwhile, the next one's answer.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
     #[inline]
     pub fn poll<T: Element>(&mut self, ticket: Ticket, output: &mut [T]) -> Result<Option<Answer>> {
+        self.poll_into(ticket, |outputs| outputs.copy(0, output))
+    }
+
+    /// As [`Session::poll_into`], and when the backend has failed meanwhile, the next one's answer.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    #[inline]
+    pub fn poll_into(
+        &mut self,
+        ticket: Ticket,
+        mut read: impl FnMut(&Outputs<'_>) -> Result<()>,
+    ) -> Result<Option<Answer>> {
         let entry = self.entry_of(ticket)?;
         if !self.entries[entry].quarantined {
-            match self.entries[entry].session.poll(ticket, output) {
+            match self.entries[entry].session.poll_into(ticket, &mut read) {
                 Err(error) if ends_backend(&error) || error.kind() == ErrorKind::DeadlineMissed => {
-                    self.retire(entry, error, None)?;
+                    self.retire(entry, error);
                 }
                 other => return other,
             }
         }
-        self.rescue(entry, ticket, None, |outputs| outputs.copy(0, output)).map(Some)
+        self.rescue(entry, ticket, None, read).map(Some)
     }
 
     /// As [`Session::wait`], and when the backend fails meanwhile, the next one's answer.
@@ -446,7 +521,7 @@ impl Predictor {
         if !self.entries[entry].quarantined {
             match self.entries[entry].session.wait_into(ticket, &mut read) {
                 Err(error) if ends_backend(&error) || error.kind() == ErrorKind::DeadlineMissed => {
-                    self.retire(entry, error, None)?;
+                    self.retire(entry, error);
                 }
                 other => return other,
             }
@@ -454,21 +529,40 @@ impl Predictor {
         self.rescue(entry, ticket, None, read)
     }
 
-    /// As [`Session::wait_until`], and when the backend fails meanwhile, the next one's answer, if it can be expected
-    /// before `deadline`.
+    /// As [`Session::wait_until`]; when the backend fails, or its answer has not come by the last moment at which a CPU
+    /// that stands by can still answer before `deadline`, the answer is that one's.
     ///
     /// # Errors
     /// As [`Session::wait_until`]; [`ErrorKind::Unavailable`], in time, when no backend left can answer by then.
     #[inline]
     pub fn wait_until<T: Element>(&mut self, ticket: Ticket, deadline: Instant, output: &mut [T]) -> Result<Answer> {
+        self.wait_until_into(ticket, deadline, |outputs| outputs.copy(0, output))
+    }
+
+    /// As [`wait_until`](Self::wait_until), for several outputs: `read` takes what it wants of them.
+    ///
+    /// # Errors
+    /// As [`wait_until`](Self::wait_until).
+    #[inline]
+    pub fn wait_until_into(
+        &mut self,
+        ticket: Ticket,
+        deadline: Instant,
+        mut read: impl FnMut(&Outputs<'_>) -> Result<()>,
+    ) -> Result<Answer> {
         let entry = self.entry_of(ticket)?;
         if !self.entries[entry].quarantined {
-            match self.entries[entry].session.wait_until(ticket, deadline, output) {
-                Err(error) if ends_backend(&error) => self.retire(entry, error, Some(deadline))?,
+            if let Some((cpu, last_moment)) = self.stand_in(entry, deadline)
+                && !self.entries[entry].session.is_done_by(ticket, last_moment)?
+            {
+                return self.hedge(entry, cpu, ticket, deadline, read);
+            }
+            match self.entries[entry].session.wait_until_into(ticket, deadline, &mut read) {
+                Err(error) if ends_backend(&error) => self.retire(entry, error),
                 other => return other,
             }
         }
-        self.rescue(entry, ticket, Some(deadline), |outputs| outputs.copy(0, output))
+        self.rescue(entry, ticket, Some(deadline), read)
     }
 
     fn entry_of(&self, ticket: Ticket) -> Result<usize> {
@@ -476,36 +570,75 @@ impl Predictor {
         of.ok_or_else(|| ErrorKind::StaleTicket.into())
     }
 
-    /// A backend whose call was given up long ago and has still not come back will not.
+    /// Whether the active backend can be asked. One whose call was given up long ago and has still not come back will
+    /// not answer another.
     #[inline]
-    fn retire_stuck(&mut self) {
-        let entry = &self.entries[self.active];
-        if entry.session.is_stuck() {
-            // No backend left: the call that follows says so itself.
-            let _ = self.retire(self.active, ErrorKind::DeadlineMissed.into(), None);
+    fn check_usable(&mut self) -> Result<()> {
+        let active = &self.entries[self.active];
+        if active.usable() && active.session.is_stuck() {
+            self.retire(self.active, ErrorKind::DeadlineMissed.into());
         }
+        if self.entries[self.active].usable() { Ok(()) } else { Err(ErrorKind::Unavailable.into()) }
+    }
+
+    /// The CPU that can answer in the place of a GPU, and the last moment at which it can before `deadline`.
+    #[inline]
+    fn stand_in(&self, entry: usize, deadline: Instant) -> Option<(usize, Instant)> {
+        if entry != self.active || !self.entries[entry].session.backend().on_gpu() {
+            return None;
+        }
+        let later = self.entries.iter().enumerate().skip(entry + 1);
+        let (cpu, p99) = later
+            .filter(|(_, other)| other.usable() && !other.session.backend().on_gpu())
+            .find_map(|(index, other)| Some((index, other.p99?)))?;
+        let last_moment = deadline.checked_sub(p99)?;
+        (last_moment > Instant::now()).then_some((cpu, last_moment))
+    }
+
+    /// Answers one call from the CPU; the GPU's answer is discarded when it comes.
+    #[cold]
+    fn hedge(
+        &mut self,
+        late: usize,
+        cpu: usize,
+        ticket: Ticket,
+        deadline: Instant,
+        read: impl FnMut(&Outputs<'_>) -> Result<()>,
+    ) -> Result<Answer> {
+        let [late, cpu] = self.entries.get_disjoint_mut([late, cpu]).map_err(|_| ErrorKind::Unavailable)?;
+        let (input, origin) = late.session.asked_input(ticket)?;
+        let stand_in = match input {
+            AskedInput::Window(moment) => cpu.session.submit_window_of(&late.session, moment, origin),
+            AskedInput::Slot { memory, shape } => cpu.session.submit_copy(memory, shape, origin),
+        };
+        late.session.answered_elsewhere(ticket);
+        cpu.session.wait_until_into(stand_in?, deadline, read)
     }
 
     /// Takes `entry` out of the chain, every other GPU backend with it if CUDA is finished, and makes the next one
-    /// active.
+    /// active, if there is one.
     #[cold]
-    fn retire(&mut self, entry: usize, reason: Error, deadline: Option<Instant>) -> Result<()> {
+    fn retire(&mut self, entry: usize, reason: Error) {
         let on_gpu = self.entries[entry].session.backend().on_gpu();
         // Still computing after the limit: whatever holds it may hold every other call to the driver as well.
         let finished = reason.is_sticky() || (on_gpu && reason.kind() == ErrorKind::DeadlineMissed);
-        self.entries[entry].failed = true;
         for (index, other) in self.entries.iter_mut().enumerate() {
-            let ends = index == entry || (finished && other.session.backend().on_gpu());
-            if finished && ends && !other.quarantined {
+            let backend = other.session.backend();
+            let ends = index == entry || (finished && backend.on_gpu());
+            if !ends || !other.usable() {
+                continue;
+            }
+            other.failed = true;
+            if finished {
                 other.quarantined = true;
+                other.reason = Some(reason.clone());
                 other.session.quarantine();
             }
+            self.passed_over.push(PassedOver { backend, reason: reason.clone(), restart_helps: true });
         }
-        let backend = self.entries[entry].session.backend();
-        self.passed_over.push(PassedOver { backend, reason, restart_helps: true });
-        let next = self.entries.iter().position(Started::usable).ok_or(ErrorKind::Unavailable)?;
-        self.make_active(next);
-        self.in_time(deadline)
+        if let Some(next) = self.entries.iter().position(Started::usable) {
+            self.make_active(next);
+        }
     }
 
     fn make_active(&mut self, next: usize) {
@@ -517,47 +650,65 @@ impl Predictor {
     }
 
     /// Whether the active backend can be expected to answer before `deadline`.
-    fn in_time(&self, deadline: Option<Instant>) -> Result<()> {
-        let left = deadline.map_or(self.wait_limit, |deadline| deadline.saturating_duration_since(Instant::now()));
-        if self.entries[self.active].p99 <= left { Ok(()) } else { Err(ErrorKind::Unavailable.into()) }
+    fn check_in_time(&self, deadline: Option<Instant>) -> Result<()> {
+        let Some(deadline) = deadline else { return Ok(()) };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let fits = self.entries[self.active].p99.is_some_and(|p99| p99 <= left);
+        if fits { Ok(()) } else { Err(ErrorKind::Unavailable.into()) }
     }
 
-    /// Answers a failed entry's call from the active one, from the same input.
+    /// Answers a failed entry's call from the active one, and from the next if that fails as well.
     #[cold]
     fn rescue(
         &mut self,
         failed: usize,
         ticket: Ticket,
         deadline: Option<Instant>,
-        read: impl FnMut(&Outputs<'_>) -> Result<()>,
+        mut read: impl FnMut(&Outputs<'_>) -> Result<()>,
     ) -> Result<Answer> {
-        if !self.entries[self.active].usable() {
-            return Err(ErrorKind::Unavailable.into());
-        }
-        self.in_time(deadline)?;
-        let rescued = self.resubmit(failed, Asked::Ticket(ticket))?;
-        let session = &mut self.entries[self.active].session;
-        match deadline {
-            Some(deadline) => session.wait_until_into(rescued, deadline, read),
-            None => session.wait_into(rescued, read),
+        loop {
+            self.check_in_time(deadline)?;
+            let rescued = self.resubmit(failed, Asked::Ticket(ticket))?;
+            let session = &mut self.entries[self.active].session;
+            let answer = match deadline {
+                Some(deadline) => session.wait_until_into(rescued, deadline, &mut read),
+                None => session.wait_into(rescued, &mut read),
+            };
+            match answer {
+                Err(error) if ends_backend(&error) => self.retire(self.active, error),
+                other => {
+                    self.entries[failed].session.answered_elsewhere(ticket);
+                    return other;
+                }
+            }
         }
     }
 
-    /// Starts a failed entry's call on the active one.
+    /// Starts a failed entry's call on the active one, or on the first after it that takes it.
     fn resubmit(&mut self, failed: usize, asked: Asked) -> Result<Ticket> {
-        let [failed, active] =
-            self.entries.get_disjoint_mut([failed, self.active]).map_err(|_| ErrorKind::Unavailable)?;
-        let (input, tag) = match asked {
-            Asked::Ticket(ticket) => failed.session.asked_input(ticket)?,
-            Asked::Draft(draft) => failed.session.drafted_input(draft),
-        };
-        match input {
-            AskedInput::Window(moment) => active.session.submit_moment(moment, tag),
-            AskedInput::Slot { memory, shape } => active.session.submit_copy(memory, shape, tag),
+        loop {
+            if !self.entries[self.active].usable() {
+                return Err(ErrorKind::Unavailable.into());
+            }
+            let pair = self.entries.get_disjoint_mut([failed, self.active]);
+            let [from, active] = pair.map_err(|_| ErrorKind::Unavailable)?;
+            let (input, origin) = match asked {
+                Asked::Ticket(ticket) => from.session.asked_input(ticket)?,
+                Asked::Draft(draft) => from.session.drafted_input(draft),
+            };
+            let started = match input {
+                AskedInput::Window(moment) => active.session.submit_moment(moment, origin),
+                AskedInput::Slot { memory, shape } => active.session.submit_copy(memory, shape, origin),
+            };
+            match started {
+                Err(error) if ends_backend(&error) => self.retire(self.active, error),
+                other => return other,
+            }
         }
     }
 }
 
+#[derive(Clone, Copy)]
 enum Asked {
     Ticket(Ticket),
     Draft(Draft),
@@ -594,11 +745,18 @@ impl PredictorSlot<'_> {
         self.with_slot(|slot| slot.write_named(name, offset, data))
     }
 
+    /// As [`InputSlot::as_mut_slice`](crate::InputSlot::as_mut_slice): `fill` gets the memory itself. `None` if `T` is
+    /// not its type.
+    #[inline]
+    pub fn fill<T: Element>(&mut self, fill: impl FnOnce(&mut [T])) -> Option<()> {
+        self.with_slot(|slot| slot.as_mut_slice::<T>().map(fill).ok_or_else(|| ErrorKind::UnknownTensor.into())).ok()
+    }
+
     /// A number of the caller's that comes back with the answer.
     #[inline]
     #[must_use]
     pub fn tag(mut self, tag: u64) -> Self {
-        self.draft.tag = tag;
+        self.draft = self.draft.tagged(tag);
         self
     }
 
@@ -612,7 +770,7 @@ impl PredictorSlot<'_> {
         let active = predictor.active;
         match predictor.entries[active].session.attach(draft).submit() {
             Err(error) if ends_backend(&error) => {
-                predictor.retire(active, error, None)?;
+                predictor.retire(active, error);
                 predictor.resubmit(active, Asked::Draft(draft))
             }
             other => other,

@@ -25,6 +25,8 @@ use crate::window::{Moment, Windows};
 /// ```
 pub struct Session {
     slots: Box<[Slot]>,
+    /// By slot and input: how many elements from the front have been written for the next call.
+    written: Box<[usize]>,
     next: usize,
     sequence: u64,
     id: u32,
@@ -86,6 +88,17 @@ enum SlotState {
     Asked(u64),
     /// Its deadline was missed: free again once the late answer is in.
     GivenUp(u64),
+    /// Given up, and another backend has answered in its place.
+    Discarded(u64),
+    /// The device says that it will not come: free, but its input is still there for another backend.
+    Failed(u64),
+}
+
+/// What a call keeps when another backend answers it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    tag: u64,
+    submitted: Instant,
 }
 
 // ---- One call with one tensor in and one out.
@@ -128,7 +141,9 @@ impl Session {
             let index = self.next;
             self.next = if index + 1 == depth { 0 } else { index + 1 };
             if self.is_free(index) {
-                return Ok(self.attach(Draft { index, shape, tag: 0, written: 0 }));
+                let inputs = self.inputs();
+                self.written[index * inputs..(index + 1) * inputs].fill(0);
+                return Ok(self.attach(Draft { index, shape, tag: 0 }));
             }
         }
         Err(ErrorKind::Full { depth }.into())
@@ -142,9 +157,9 @@ impl Session {
     #[inline]
     fn is_free(&mut self, index: usize) -> bool {
         match self.slots[index].state {
-            SlotState::Free => true,
+            SlotState::Free | SlotState::Failed(_) => true,
             SlotState::Asked(_) => false,
-            SlotState::GivenUp(sequence) => {
+            SlotState::GivenUp(sequence) | SlotState::Discarded(sequence) => {
                 let late = self.finished(index, sequence).is_some();
                 if late {
                     self.slots[index].state = SlotState::Free;
@@ -168,13 +183,18 @@ pub struct InputSlot<'session> {
 pub(crate) struct Draft {
     index: usize,
     shape: usize,
-    pub(crate) tag: u64,
-    /// Elements written, of all inputs together.
-    written: usize,
+    tag: u64,
+}
+
+impl Draft {
+    pub(crate) fn tagged(self, tag: u64) -> Self {
+        Self { tag, ..self }
+    }
 }
 
 impl InputSlot<'_> {
-    /// Writes elements of the first input, from place `offset` on, in the type that the normalisation takes.
+    /// Writes elements of the first input, from place `offset` on, in the type that the normalisation takes. Pieces go
+    /// from front to back; they may overlap, and leave no hole.
     ///
     /// # Errors
     /// [`ErrorKind::WrongType`], [`ErrorKind::WrongLength`].
@@ -201,15 +221,24 @@ impl InputSlot<'_> {
             return Err(ErrorKind::WrongLength { expected: into.len(), got: offset.saturating_add(data.len()) }.into());
         };
         into[offset..end].copy_from_slice(data);
-        self.draft.written = self.draft.written.saturating_add(data.len());
+        let written = self.written(input);
+        if offset <= *written {
+            *written = end.max(*written);
+        }
         Ok(())
+    }
+
+    #[inline]
+    fn written(&mut self, input: usize) -> &mut usize {
+        let inputs = self.session.inputs();
+        &mut self.session.written[self.draft.index * inputs + input]
     }
 
     /// The first input's memory itself, to write in place: one copy less. `None` if `T` is not its type. Whoever asks
     /// for it is trusted to have written all of it.
     #[inline]
     pub fn as_mut_slice<T: Element>(&mut self) -> Option<&mut [T]> {
-        self.draft.written = usize::MAX;
+        *self.written(0) = self.slice::<T>(0).ok()?.len();
         self.slice(0).ok()
     }
 
@@ -242,13 +271,15 @@ impl InputSlot<'_> {
     /// again after an error, unless the device is lost.
     #[inline]
     pub fn submit(self) -> Result<Ticket> {
-        let shape = &self.session.backend.signature().shapes[self.draft.shape];
-        let expected = shape.inputs.iter().map(|input| input.count).sum();
-        let Draft { index, shape, tag, written } = self.draft;
-        if written < expected {
-            return Err(ErrorKind::WrongLength { expected, got: written }.into());
+        let Draft { index, shape, tag } = self.draft;
+        // What was not written would be another call's.
+        let inputs = &self.session.backend.signature().shapes[shape].inputs;
+        for (input, &got) in inputs.iter().zip(&self.session.written[index * inputs.len()..]) {
+            if got < input.count {
+                return Err(ErrorKind::WrongLength { expected: input.count, got }.into());
+            }
         }
-        self.session.launch(index, shape, tag, None)
+        self.session.launch(index, shape, Origin { tag, submitted: Instant::now() }, None)
     }
 
     /// Lets go of the session, to be attached again.
@@ -304,15 +335,15 @@ impl Session {
     #[inline]
     pub fn submit_window_tagged(&mut self, symbol: u32, tag: u64) -> Result<Ticket> {
         let moment = self.windows()?.now(symbol)?;
-        self.submit_moment(moment, tag)
+        self.submit_moment(moment, Origin { tag, submitted: Instant::now() })
     }
 
     /// Starts a call on a window as it was; the window must not have moved on by more than its own length.
-    pub(crate) fn submit_moment(&mut self, moment: Moment, tag: u64) -> Result<Ticket> {
+    pub(crate) fn submit_moment(&mut self, moment: Moment, origin: Origin) -> Result<Ticket> {
         let index = self.input()?.draft.index;
         let windows = self.windows.as_ref().ok_or(ErrorKind::NoWindows)?;
         let device_rings = self.backend.keeps_windows();
-        let newest = if device_rings { windows.pending(moment.symbol) } else { windows.rows() as u32 };
+        let newest = if device_rings { windows.to_send(moment) } else { windows.rows() as u32 };
         let memory = &self.backend.slots()[index];
         let bytes = self.backend.signature().shapes[0].inputs[0].input_bytes();
         // SAFETY: as in `InputSlot::slice`.
@@ -326,15 +357,29 @@ impl Session {
         header.symbol = moment.symbol;
         header.new_rows = newest;
         header.oldest = moment.oldest(windows.rows());
-        let ticket = self.launch(index, 0, tag, Some(moment))?;
+        let ticket = self.launch(index, 0, origin, Some(moment))?;
         if device_rings {
-            self.windows_mut()?.sent(moment.symbol);
+            self.windows_mut()?.sent(moment);
         }
         Ok(ticket)
     }
 
+    /// Starts a call on a window that another session keeps, laid out whole: for a backend without rings of its own.
+    pub(crate) fn submit_window_of(&mut self, other: &Self, moment: Moment, origin: Origin) -> Result<Ticket> {
+        let index = self.input()?.draft.index;
+        let windows = other.windows()?;
+        let bytes = self.backend.signature().shapes[0].inputs[0].input_bytes();
+        let start = self.backend.slots()[index].inputs[0].start;
+        // SAFETY: as in `InputSlot::slice`.
+        let input = unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), bytes) };
+        if !windows.lay_out(moment, windows.rows() as u32, input) {
+            return Err(ErrorKind::Unavailable.into());
+        }
+        self.launch(index, 0, origin, None)
+    }
+
     #[inline]
-    fn launch(&mut self, index: usize, shape: usize, tag: u64, moment: Option<Moment>) -> Result<Ticket> {
+    fn launch(&mut self, index: usize, shape: usize, origin: Origin, moment: Option<Moment>) -> Result<Ticket> {
         let sequence = self.sequence + 1;
         // SAFETY: the backend's contract: the header is valid, and nothing reads it while the slot is free.
         let header = unsafe { &mut *self.backend.slots()[index].header.as_ptr() };
@@ -342,9 +387,9 @@ impl Session {
         if moment.is_none() {
             header.window = 0;
         }
-        let submitted = Instant::now();
         self.backend.launch(index, shape)?;
         self.sequence = sequence;
+        let Origin { tag, submitted } = origin;
         self.slots[index] = Slot { state: SlotState::Asked(sequence), shape, tag, submitted, moment };
         Ok(Ticket { session: self.id, slot: index as u32, sequence })
     }
@@ -395,7 +440,8 @@ impl Session {
         match self.finished(index, ticket.sequence) {
             Some(status) => self.collect(index, ticket.sequence, status, read).map(Some),
             None if self.slots[index].submitted.elapsed() > self.wait_limit => {
-                Err(self.explain_silence(index, ticket.sequence))
+                let status = self.explain_silence(index, ticket.sequence)?;
+                self.collect(index, ticket.sequence, status, read).map(Some)
             }
             None => Ok(None),
         }
@@ -407,12 +453,12 @@ impl Session {
     /// As [`wait`](Self::wait), and those of `read`.
     #[inline]
     pub fn wait_into(&mut self, ticket: Ticket, read: impl FnOnce(&Outputs<'_>) -> Result<()>) -> Result<Answer> {
-        let deadline = Instant::now() + self.wait_limit;
         let index = self.asked(ticket)?;
-        match self.spin(index, ticket.sequence, deadline) {
-            Some(status) => self.collect(index, ticket.sequence, status, read),
-            None => Err(self.explain_silence(index, ticket.sequence)),
-        }
+        let status = match self.spin(index, ticket.sequence, after(self.wait_limit)) {
+            Some(status) => status,
+            None => self.explain_silence(index, ticket.sequence)?,
+        };
+        self.collect(index, ticket.sequence, status, read)
     }
 
     /// As [`wait_until`](Self::wait_until), for several outputs: `read` takes what it wants of them.
@@ -444,6 +490,12 @@ impl Session {
         let index = self.asked(ticket)?;
         self.slots[index].state = SlotState::GivenUp(ticket.sequence);
         Ok(())
+    }
+
+    /// Waits for the answer until `until` without taking it or giving it up. Whether it is there.
+    #[inline]
+    pub(crate) fn is_done_by(&self, ticket: Ticket, until: Instant) -> Result<bool> {
+        Ok(self.spin(self.asked(ticket)?, ticket.sequence, until).is_some())
     }
 
     #[inline]
@@ -557,21 +609,28 @@ impl<'session> Outputs<'session> {
     #[inline]
     fn check(&self, finite: bool, range: Option<[f32; 2]>) -> Result<()> {
         for (output, shape) in self.shape.outputs.iter().enumerate() {
-            if shape.data_type != DataType::F32 {
-                continue;
-            }
-            let values = self.slice::<f32>(output)?;
-            if finite && let Some(index) = values.iter().position(|value| !value.is_finite()) {
-                return Err(ErrorKind::NonFiniteOutput { index }.into());
-            }
-            if let Some([lowest, highest]) = range
-                && let Some(index) = values.iter().position(|value| !(lowest..=highest).contains(value))
-            {
-                return Err(ErrorKind::OutOfRange { index }.into());
+            match shape.data_type {
+                DataType::F32 => check_values(self.slice::<f32>(output)?, finite, range)?,
+                DataType::F64 => check_values(self.slice::<f64>(output)?, finite, range)?,
+                _ => {}
             }
         }
         Ok(())
     }
+}
+
+#[inline]
+fn check_values<T: Copy + Into<f64>>(values: &[T], finite: bool, range: Option<[f32; 2]>) -> Result<()> {
+    let first = |bad: &dyn Fn(f64) -> bool| values.iter().position(|&value| bad(value.into()));
+    if finite && let Some(index) = first(&|value| !value.is_finite()) {
+        return Err(ErrorKind::NonFiniteOutput { index }.into());
+    }
+    if let Some([lowest, highest]) = range
+        && let Some(index) = first(&|value| !(f64::from(lowest)..=f64::from(highest)).contains(&value))
+    {
+        return Err(ErrorKind::OutOfRange { index }.into());
+    }
+    Ok(())
 }
 
 // ---- Beside the path: starting, asking, failing.
@@ -599,6 +658,7 @@ impl Session {
         let free = Slot { state: SlotState::Free, shape: 0, tag: 0, submitted: Instant::now(), moment: None };
         let mut session = Self {
             slots: vec![free; backend.slots().len()].into(),
+            written: vec![0; backend.slots().len() * signature.inputs.len()].into(),
             next: 0,
             sequence: 0,
             id: SESSIONS.fetch_add(1, Ordering::Relaxed),
@@ -618,28 +678,42 @@ impl Session {
         let shapes = self.backend.signature().shapes.len();
         let calls = if calls == 0 { 0 } else { calls.max(shapes * self.slots.len()) };
         for call in 0..calls {
-            let index = call % self.slots.len();
-            let ticket = self.launch(index, call / self.slots.len() % shapes, 0, None)?;
-            if self.spin(index, ticket.sequence, Instant::now() + FIRST_CALL).is_none() {
-                return Err(self.explain_silence(index, ticket.sequence));
-            }
-            self.slots[index].state = SlotState::Free;
+            self.try_slot(call % self.slots.len(), call / self.slots.len() % shapes, FIRST_CALL)?;
         }
         Ok(())
     }
 
-    /// After the limit of a wait: asks the device what became of the call.
-    #[cold]
-    fn explain_silence(&mut self, index: usize, sequence: u64) -> Error {
-        self.slots[index].state = SlotState::GivenUp(sequence);
-        match self.backend.health() {
-            Health::Running => ErrorKind::DeadlineMissed.into(),
-            Health::Failed(error) => error,
-            Health::Idle => Error::new(ErrorKind::Execution, "wait for an answer")
-                .expected("the call's number in its slot's flag")
-                .got("an idle device that has not written it")
-                .advice("report it with the model: the publish kernel has not run"),
+    /// One call on whatever lies in a free slot, its answer dropped; how long it took.
+    fn try_slot(&mut self, index: usize, shape: usize, limit: Duration) -> Result<Duration> {
+        let submitted = Instant::now();
+        let ticket = self.launch(index, shape, Origin { tag: 0, submitted }, None)?;
+        if self.spin(index, ticket.sequence, after(limit)).is_none() {
+            self.explain_silence(index, ticket.sequence)?;
         }
+        self.slots[index].state = SlotState::Free;
+        Ok(submitted.elapsed())
+    }
+
+    /// After the limit of a wait: asks the device what became of the call. It may have come meanwhile.
+    #[cold]
+    fn explain_silence(&mut self, index: usize, sequence: u64) -> Result<Status> {
+        let health = self.backend.health();
+        if let Some(status) = self.finished(index, sequence) {
+            return Ok(status);
+        }
+        let (state, error) = match health {
+            Health::Running => (SlotState::GivenUp(sequence), ErrorKind::DeadlineMissed.into()),
+            Health::Failed(error) => (SlotState::Failed(sequence), error),
+            Health::Idle => {
+                let error = Error::new(ErrorKind::Execution, "wait for an answer")
+                    .expected("the call's number in its slot's flag")
+                    .got("an idle device that has not written it")
+                    .advice("report it with the model: the publish kernel has not run");
+                (SlotState::Failed(sequence), error)
+            }
+        };
+        self.slots[index].state = state;
+        Err(error)
     }
 
     /// Which backend it runs on.
@@ -690,11 +764,12 @@ impl Session {
         self.backend.device_memory()
     }
 
-    /// The call's input as it was handed over and its tag: its own bytes, or the moment of its window.
-    pub(crate) fn asked_input(&self, ticket: Ticket) -> Result<(AskedInput<'_>, u64)> {
+    /// The call's input as it was handed over, its tag and time: its own bytes, or the moment of its window.
+    pub(crate) fn asked_input(&self, ticket: Ticket) -> Result<(AskedInput<'_>, Origin)> {
+        use SlotState::{Asked, Failed, GivenUp};
         let index = ticket.slot as usize;
         let slot = self.slots.get(index).ok_or(ErrorKind::StaleTicket)?;
-        let known = matches!(slot.state, SlotState::Asked(s) | SlotState::GivenUp(s) if s == ticket.sequence);
+        let known = matches!(slot.state, Asked(s) | GivenUp(s) | Failed(s) if s == ticket.sequence);
         if !known || ticket.session != self.id {
             return Err(ErrorKind::StaleTicket.into());
         }
@@ -702,35 +777,43 @@ impl Session {
             Some(moment) => AskedInput::Window(moment),
             None => AskedInput::Slot { memory: &self.backend.slots()[index], shape: slot.shape },
         };
-        Ok((input, slot.tag))
+        Ok((input, Origin { tag: slot.tag, submitted: slot.submitted }))
+    }
+
+    /// The call was answered elsewhere. One that may still come keeps its slot until it has.
+    pub(crate) fn answered_elsewhere(&mut self, ticket: Ticket) {
+        let state = &mut self.slots[ticket.slot as usize].state;
+        *state = match *state {
+            SlotState::Asked(sequence) | SlotState::GivenUp(sequence) => SlotState::Discarded(sequence),
+            SlotState::Failed(_) => SlotState::Free,
+            other => other,
+        };
     }
 
     /// As [`asked_input`](Self::asked_input), of a call that could not be started.
-    pub(crate) fn drafted_input(&self, draft: Draft) -> (AskedInput<'_>, u64) {
+    pub(crate) fn drafted_input(&self, draft: Draft) -> (AskedInput<'_>, Origin) {
         let memory = &self.backend.slots()[draft.index];
-        (AskedInput::Slot { memory, shape: draft.shape }, draft.tag)
+        (AskedInput::Slot { memory, shape: draft.shape }, Origin { tag: draft.tag, submitted: Instant::now() })
+    }
+
+    pub(crate) fn engine_id(&self) -> [u8; 32] {
+        self.backend.engine_id()
     }
 
     pub(crate) fn issued(&self, ticket: Ticket) -> bool {
         ticket.session == self.id
     }
 
-    /// One call with the first shape, on whatever lies in the slot.
-    pub(crate) fn time_one_call(&mut self) -> Result<Duration> {
-        let index = self.input()?.draft.index;
-        let started = Instant::now();
-        let ticket = self.launch(index, 0, 0, None)?;
-        if self.spin(index, ticket.sequence, started + self.wait_limit).is_none() {
-            return Err(self.explain_silence(index, ticket.sequence));
-        }
-        self.slots[index].state = SlotState::Free;
-        Ok(started.elapsed())
+    /// How long one call takes with the shape announced as number `shape`.
+    pub(crate) fn time_one_call(&mut self, shape: usize) -> Result<Duration> {
+        let index = self.input_for(shape)?.draft.index;
+        self.try_slot(index, shape, self.wait_limit)
     }
 
     /// Whether a call that was given up has not come back for the limit of a wait.
     pub(crate) fn is_stuck(&self) -> bool {
         self.slots.iter().enumerate().any(|(index, slot)| match slot.state {
-            SlotState::GivenUp(sequence) => {
+            SlotState::GivenUp(sequence) | SlotState::Discarded(sequence) => {
                 slot.submitted.elapsed() > self.wait_limit && self.finished(index, sequence).is_none()
             }
             _ => false,
@@ -738,7 +821,7 @@ impl Session {
     }
 
     /// Copies the inputs of another session's call into a slot of this one and starts it.
-    pub(crate) fn submit_copy(&mut self, of: &SlotMemory, shape: usize, tag: u64) -> Result<Ticket> {
+    pub(crate) fn submit_copy(&mut self, of: &SlotMemory, shape: usize, origin: Origin) -> Result<Ticket> {
         let index = self.input_for(shape)?.draft.index;
         let memory = &self.backend.slots()[index];
         for (normalizer, (from, to)) in
@@ -749,7 +832,7 @@ impl Session {
             // SAFETY: both backends' contract: regions are valid and do not overlap; this slot is free.
             unsafe { std::ptr::copy_nonoverlapping(from.start.as_ptr(), to.start.as_ptr(), bytes) };
         }
-        self.launch(index, shape, tag, None)
+        self.launch(index, shape, origin, None)
     }
 
     pub(crate) fn take_windows(&mut self) -> Option<Windows> {
@@ -769,6 +852,11 @@ impl Session {
     }
 
     #[inline]
+    fn inputs(&self) -> usize {
+        self.backend.signature().inputs.len()
+    }
+
+    #[inline]
     fn windows(&self) -> Result<&Windows> {
         self.windows.as_ref().ok_or_else(|| ErrorKind::NoWindows.into())
     }
@@ -777,6 +865,14 @@ impl Session {
     fn windows_mut(&mut self) -> Result<&mut Windows> {
         self.windows.as_mut().ok_or_else(|| ErrorKind::NoWindows.into())
     }
+}
+
+/// That much later, or so late that it makes no difference.
+#[inline]
+fn after(limit: Duration) -> Instant {
+    const AGES: Duration = Duration::from_secs(1 << 31);
+    let now = Instant::now();
+    now.checked_add(limit).unwrap_or_else(|| now + AGES)
 }
 
 /// What a call was asked about.

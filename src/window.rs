@@ -54,6 +54,12 @@ impl Windows {
         let bytes = (2 * rows * row_bytes).checked_mul(config.symbols as usize).ok_or_else(|| {
             Error::new(ErrorKind::InvalidArgument, "make rolling windows").got("more bytes than can be counted")
         })?;
+        // Zeroed lazily by the system: symbols that never come cost nothing.
+        let data = bytemuck::allocation::try_zeroed_slice_box(bytes).map_err(|()| {
+            Error::new(ErrorKind::OutOfMemory, "make rolling windows")
+                .expected(format!("{bytes} bytes of host memory"))
+                .advice("lower the number of symbols")
+        })?;
         Ok(Self {
             row_bytes,
             rows,
@@ -61,7 +67,7 @@ impl Windows {
             refuse_non_finite: input.non_finite == NonFinite::Refuse,
             on_gap: config.on_gap,
             states: vec![State::default(); config.symbols as usize].into(),
-            data: vec![0; bytes].into(),
+            data,
         })
     }
 
@@ -129,14 +135,23 @@ impl Windows {
         Ok(Moment { symbol, pushed: state.pushed })
     }
 
-    /// How many of the newest rows the device has not seen.
-    pub(crate) fn pending(&self, symbol: u32) -> u32 {
-        self.states[symbol as usize].pending
+    /// How many of the window's rows, the newest ones, the device needs to be sent: those that it has not seen, and all
+    /// of a window that has moved on or was reset since.
+    pub(crate) fn to_send(&self, moment: Moment) -> u32 {
+        if self.is_now(moment) { self.states[moment.symbol as usize].pending } else { self.rows as u32 }
     }
 
-    /// The device has been sent every row of `symbol`.
-    pub(crate) fn sent(&mut self, symbol: u32) {
-        self.states[symbol as usize].pending = 0;
+    /// The device has been sent the window as it was at that moment.
+    pub(crate) fn sent(&mut self, moment: Moment) {
+        let now = self.is_now(moment);
+        let state = &mut self.states[moment.symbol as usize];
+        // An older window has gone over whatever the device had of newer rows.
+        state.pending = if now { 0 } else { state.filled };
+    }
+
+    fn is_now(&self, moment: Moment) -> bool {
+        let state = &self.states[moment.symbol as usize];
+        state.pushed == moment.pushed && state.filled == self.rows as u32
     }
 
     /// Another device takes over: it has seen nothing yet.

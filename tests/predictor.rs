@@ -76,6 +76,8 @@ fn sticky_error_quarantines_every_gpu_backend() {
     infer(&mut predictor, 1.0);
     assert_eq!(infer(&mut predictor, 2.0), (16.0, BackendKind::OrtCpu));
     assert!(tensorrt.quarantined.load(Ordering::SeqCst) && cuda.quarantined.load(Ordering::SeqCst));
+    let told: Vec<_> = predictor.passed_over().iter().map(|passed| (passed.backend, passed.reason.kind())).collect();
+    assert_eq!(told, [(BackendKind::TensorRt, LOST), (BackendKind::OrtCuda, LOST)]);
     assert!(!cpu.quarantined.load(Ordering::SeqCst));
     assert_eq!(predictor.rearm().unwrap_err().kind(), LOST, "only a restart brings it back");
     assert_eq!(infer(&mut predictor, 3.0), (24.0, BackendKind::OrtCpu));
@@ -95,6 +97,8 @@ fn device_that_never_answers_is_quarantined_and_its_calls_are_answered() {
     let mut out = [0.0_f32];
     let answer = predictor.wait(first, &mut out).unwrap();
     assert_eq!((out[0], answer.backend, answer.tag), (8.0, BackendKind::OrtCpu, 11));
+    assert!(answer.latency() >= Duration::from_millis(20), "counted from the caller's submission");
+    assert_eq!(predictor.wait(first, &mut out).unwrap_err().kind(), ErrorKind::StaleTicket);
     // The other call was in flight on the lost device, too.
     let answer = predictor.poll(second, &mut out).unwrap().unwrap();
     assert_eq!((out[0], answer.backend, answer.tag), (16.0, BackendKind::OrtCpu, 22));
@@ -181,6 +185,11 @@ fn last_backend_gone_is_unavailable() {
     let predictor = predictor.as_mut().unwrap();
     assert_eq!(predictor.infer(&[1.0_f32; 8], &mut [0.0_f32]).unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(predictor.passed_over()[0].reason.kind(), LOST);
+    // And stays so, without another call to what is lost.
+    for _ in 0..5 {
+        assert_eq!(predictor.infer(&[1.0_f32; 8], &mut [0.0_f32]).unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+    assert_eq!(predictor.passed_over().len(), 1);
 }
 
 #[test]
@@ -214,4 +223,97 @@ fn plan_without_sidecar_leaves_the_fallback_without_normalisation_and_is_refused
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert!(error.to_string().contains("normalizations"), "{error}");
+}
+
+#[test]
+fn second_backend_that_fails_too_leaves_the_call_to_the_third() {
+    let config = config();
+    let broken = |kind| {
+        let backend = FakeBackend::new(kind, 0.0, 8, &config).failing(ErrorKind::OutOfMemory);
+        backend.strings.launches_left.store(0, Ordering::SeqCst);
+        Box::new(backend)
+    };
+    let mut predictor = Predictor::builder()
+        .backend(broken(BackendKind::TensorRt))
+        .backend(broken(BackendKind::OrtCuda))
+        .backend(Box::new(FakeBackend::new(BackendKind::OrtCpu, 0.0, 8, &config)))
+        .config(config.clone())
+        .build()
+        .unwrap();
+    assert_eq!(infer(&mut predictor, 1.0), (8.0, BackendKind::OrtCpu));
+    assert_eq!(predictor.passed_over().len(), 2);
+}
+
+#[test]
+fn cpu_answers_within_the_deadline_when_the_gpu_is_late_and_the_gpu_keeps_its_place() {
+    let config = SessionConfig { warm_up: 50, wait_limit: Duration::from_secs(5), ..config() };
+    for windows in [None, Some(WindowConfig::new(1, 2))] {
+        let config = SessionConfig { windows: windows.clone(), ..config.clone() };
+        let Chain { builder, tensorrt, .. } = chain(None, 0, Health::Running, &config);
+        let mut predictor = builder.build().unwrap();
+        tensorrt.hold.store(true, Ordering::SeqCst);
+        let ticket = if windows.is_some() {
+            for _ in 0..4 {
+                predictor.push(0, &[1.0_f32, 1.0]).unwrap();
+            }
+            predictor.submit_window_tagged(0, 5).unwrap()
+        } else {
+            let mut slot = predictor.input().unwrap().tag(5);
+            slot.write(0, &[1.0_f32; 8]).unwrap();
+            slot.submit().unwrap()
+        };
+        let mut out = [0.0_f32];
+        let answer = predictor.wait_until(ticket, Instant::now() + Duration::from_millis(100), &mut out).unwrap();
+        assert_eq!((out[0], answer.backend, answer.tag), (8.0, BackendKind::OrtCpu, 5));
+        assert_eq!(predictor.active(), BackendKind::TensorRt);
+        tensorrt.hold.store(false, Ordering::SeqCst);
+        assert_eq!(infer(&mut predictor, 2.0), (116.0, BackendKind::TensorRt), "never the late answer");
+        assert!(predictor.passed_over().is_empty());
+    }
+}
+
+#[test]
+fn window_rescued_to_a_device_with_rings_leaves_them_right() {
+    for disturb in ["push", "reset"] {
+        let config = SessionConfig { windows: Some(WindowConfig::new(1, 2)), ..config() };
+        let failed = Health::Failed(ErrorKind::Execution.into());
+        let first = FakeBackend::new(BackendKind::TensorRt, 0.0, 8, &config).with_health(failed);
+        let strings = Arc::clone(&first.strings);
+        let second = FakeBackend::new(BackendKind::TensorRt, 0.0, 8, &config).with_rings();
+        let mut predictor = Predictor::builder()
+            .backend(Box::new(first))
+            .backend(Box::new(second))
+            .config(config.clone())
+            .build()
+            .unwrap();
+        for row in 0..4 {
+            predictor.push(0, &[row as f32, 0.0]).unwrap();
+        }
+        strings.hold.store(true, Ordering::SeqCst);
+        let ticket = predictor.submit_window(0).unwrap();
+        match disturb {
+            "push" => predictor.push(0, &[100.0_f32, 0.0]).unwrap(),
+            _ => predictor.reset(0).unwrap(),
+        }
+        let mut out = [0.0_f32];
+        predictor.wait(ticket, &mut out).unwrap();
+        assert_eq!(out, [6.0], "{disturb}: the window as it was");
+        if disturb == "push" {
+            let ticket = predictor.submit_window(0).unwrap();
+            predictor.wait(ticket, &mut out).unwrap();
+            assert_eq!(out, [106.0], "and as it is");
+        }
+    }
+}
+
+#[test]
+fn models_or_normalisations_that_differ_are_refused() {
+    let chain = || {
+        let none = SessionConfig { normalizations: Some(vec![]), warm_up: 0, ..SessionConfig::default() };
+        Predictor::builder().ort_cpu(common::model("mlp.onnx")).ort_cpu(common::model("mlp_dynamic.onnx")).config(none)
+    };
+    let error = chain().build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert!(error.to_string().contains("one ONNX model"), "{error}");
+    chain().allow_different_models().build().unwrap();
 }

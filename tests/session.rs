@@ -93,6 +93,11 @@ fn write_of_wrong_type_or_length_is_refused() {
     assert_eq!(kind(slot.write(1, &[1.0_f32; 8])), ErrorKind::WrongLength { expected: 8, got: 9 });
     assert_eq!(kind(slot.write(usize::MAX, &[1.0_f32; 8])), ErrorKind::WrongLength { expected: 8, got: usize::MAX });
     assert_eq!(kind(slot.write_named("nothing", 0, &[1.0_f32; 8])), ErrorKind::UnknownTensor);
+    assert!(slot.as_mut_slice::<f64>().is_none());
+    slot.write(4, &[1.0_f32; 4]).unwrap();
+    assert_eq!(kind(slot.submit()), ErrorKind::WrongLength { expected: 8, got: 0 }, "a hole at the front");
+    let mut slot = session.input().unwrap();
+    slot.write(0, &[1.0_f32; 4]).unwrap();
     slot.write(0, &[1.0_f32; 4]).unwrap();
     // Half an input would be answered with the rest of another call's.
     assert_eq!(kind(slot.submit()), ErrorKind::WrongLength { expected: 8, got: 4 });
@@ -276,4 +281,37 @@ fn windows_that_do_not_fit_are_refused_at_start() {
         let backend = FakeBackend::new(BackendKind::Custom, 0.0, 8, &config);
         assert_eq!(kind(Session::start(Box::new(backend), &config)), ErrorKind::InvalidArgument, "{symbols} x {row}");
     }
+}
+
+#[test]
+fn windows_on_a_device_answer_as_those_on_the_host() {
+    let config = SessionConfig { windows: Some(WindowConfig::new(5, 2)), ..config() };
+    let start = |rings: bool| {
+        let backend = FakeBackend::new(BackendKind::Custom, 0.0, 8, &config);
+        let backend = if rings { backend.with_rings() } else { backend };
+        Session::start(Box::new(backend), &config).unwrap()
+    };
+    let (mut device, mut host) = (start(true), start(false));
+    let (mut random, mut compared) = (7_u64, 0);
+    for step in 0..4000 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let symbol = (random >> 33) as u32 % 5;
+        match (random >> 40) % 16 {
+            0 => [&mut device, &mut host].map(|session| session.reset(symbol).unwrap()),
+            1 => [&mut device, &mut host].map(|session| session.gap(symbol).unwrap()),
+            2..=10 => [&mut device, &mut host].map(|session| session.push(symbol, &[step as f32, 1.0]).unwrap()),
+            _ => {
+                let answers = [&mut device, &mut host].map(|session| sum_of_window(session, symbol));
+                if let [Ok(device), Ok(host)] = answers {
+                    assert_eq!(device, host, "step {step}");
+                    compared += 1;
+                } else {
+                    let [device, host] = answers.map(|answer| answer.unwrap_err().kind());
+                    assert_eq!(device, host, "step {step}");
+                }
+                [(), ()]
+            }
+        };
+    }
+    assert!(compared > 300, "{compared}");
 }

@@ -157,20 +157,21 @@ impl OrtBackend {
         let shapes = shapes.into_iter().map(|shape| learn(api, pointer, &names, model, shape));
         let shapes = shapes.collect::<Result<Vec<_>>>()?;
         let calls: Vec<CallShape> = shapes.iter().map(|(_, call)| call.clone()).collect();
-        let (slots, blocks) = (0..config.depth).map(|_| slot(&calls)).unzip::<_, _, Vec<_>, Vec<_>>();
+        let slots = (0..config.depth).map(|_| slot(&calls)).collect::<Result<Vec<_>>>()?;
+        let (slots, blocks) = slots.into_iter().unzip::<_, _, Vec<_>, Vec<_>>();
         let input_staging = (0..model.inputs().len())
             .map(|i| {
                 let bytes = calls.iter().filter(|call| !call.inputs[i].copy).map(|call| call.inputs[i].output_bytes());
-                bytes.max().map(Block::new)
+                bytes.max().map(Block::new).transpose()
             })
-            .collect();
+            .collect::<Result<_>>()?;
         let output_staging = (0..model.outputs().len())
             .map(|i| {
                 let network = model.outputs()[i].data_type;
                 let bytes = calls.iter().map(|call| call.outputs[i].count * network.size()).max().unwrap_or(0);
-                (delivered_type(network) != network).then(|| Block::new(bytes))
+                (delivered_type(network) != network).then(|| Block::new(bytes)).transpose()
             })
-            .collect();
+            .collect::<Result<_>>()?;
         let mut native =
             Native { calls: Vec::new(), names, session, api, input_staging, output_staging, _slots: blocks };
         for slot in &slots {
@@ -289,7 +290,7 @@ unsafe impl Backend for OrtBackend {
 
 impl Drop for OrtBackend {
     fn drop(&mut self) {
-        if !self.quarantined {
+        if !self.quarantined && self.lost.is_none() {
             // SAFETY: dropped once, here, and not used afterwards.
             unsafe { ManuallyDrop::drop(&mut self.native) };
         }
@@ -405,7 +406,7 @@ fn try_run(
     let mut values = Vec::new();
     for (tensor, shape) in model.inputs().iter().zip(dimensions) {
         let bytes = elements(shape).unwrap_or(0) * tensor.data_type.size();
-        let block = Block::new(bytes);
+        let block = Block::new(bytes).map_err(|error| error.to_string())?;
         // SAFETY: the blocks live to the end of this function, and the values do not leave it.
         values.push(unsafe { Value::over(api, block.start(), bytes, tensor.data_type, shape)? });
         blocks.push(block);
@@ -446,7 +447,7 @@ fn delivered(value: &Value, tensor: &TensorInfo) -> Result<OutputShape> {
 }
 
 /// A slot in one block: header, flag, inputs, outputs.
-fn slot(shapes: &[CallShape]) -> (SlotMemory, Block) {
+fn slot(shapes: &[CallShape]) -> Result<(SlotMemory, Block)> {
     let largest = |bytes: &dyn Fn(&CallShape) -> usize| shapes.iter().map(bytes).max().unwrap_or(0);
     let inputs = (0..shapes[0].inputs.len()).map(|i| largest(&|shape| shape.inputs[i].input_bytes()));
     let outputs = (0..shapes[0].outputs.len())
@@ -457,7 +458,7 @@ fn slot(shapes: &[CallShape]) -> (SlotMemory, Block) {
     let mut places = |bytes: usize| (pieces.next(bytes), bytes);
     let inputs: Vec<_> = inputs.map(&mut places).collect();
     let outputs: Vec<_> = outputs.map(&mut places).collect();
-    let block = Block::new(pieces.total());
+    let block = Block::new(pieces.total())?;
     // SAFETY: every place lies within the block.
     let at = |place: usize| unsafe { block.start().add(place) };
     let region = |(place, bytes): (usize, usize)| Region { start: at(place), bytes };
@@ -468,7 +469,7 @@ fn slot(shapes: &[CallShape]) -> (SlotMemory, Block) {
         done: at(done).cast(),
     };
     // Zeros are a valid header and a flag that no call has raised.
-    (memory, block)
+    Ok((memory, block))
 }
 
 fn widen(from_type: DataType, from: &[u16], to: &mut [f32]) {
@@ -547,11 +548,12 @@ fn has_cuda(runtime: &OnnxRuntime) -> Result<()> {
 fn translate(operation: &str, message: &str) -> Error {
     let code = cuda_code(message);
     let (kind, advice) = match code {
+        // At start they say that there never was a device.
+        Some(35 | 100 | 101) if operation == START => (ErrorKind::NoGpu, "check nvidia-smi and the driver's version"),
         Some(code) if is_sticky(code) => {
             (ErrorKind::DeviceLost { code }, "CUDA is finished in this process: restart it")
         }
         Some(2) => (ErrorKind::OutOfMemory, "free GPU memory: fewer sessions, shapes or slots, or a smaller model"),
-        Some(35 | 100 | 101) => (ErrorKind::NoGpu, "check nvidia-smi and the driver's version"),
         Some(code) => (ErrorKind::Cuda { code }, ""),
         None if message.contains("Failed to allocate memory for requested buffer") => {
             (ErrorKind::OutOfMemory, "free memory: fewer sessions, shapes or slots, or a smaller model")
@@ -572,7 +574,9 @@ fn translate(operation: &str, message: &str) -> Error {
 
 /// The number in `CUDA failure 700: an illegal memory access was encountered` or `CUDA error cudaErrorX:700`.
 fn cuda_code(message: &str) -> Option<i32> {
-    let after = message.split("CUDA failure ").nth(1)?;
+    let failure = message.split("CUDA failure ").nth(1);
+    let error = message.split("CUDA error cudaError").nth(1).and_then(|name| name.split(':').nth(1));
+    let after = failure.or(error)?;
     after.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
 }
 

@@ -6,13 +6,14 @@
 
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::backend::{
     Backend, BackendKind, CallShape, Health, OutputShape, Region, Signature, SlotHeader, SlotMemory, delivered_type,
 };
 use crate::builder::profile_for;
 use crate::config::{ResolvedShape, SessionConfig};
-use crate::device::{Device, DeviceBuffer, Function, Graph, MappedBuffer, Module, Quarantine, Stream};
+use crate::device::{Device, DeviceBuffer, Function, Graph, MappedBuffer, Module, Quarantine, Settle, Stream};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::native::NativeContext;
@@ -23,6 +24,10 @@ use crate::tensor::{DataType, IoMode, TensorInfo, elements, format_shape};
 const MAX_TENSORS: usize = 8;
 /// Slots, headers and flags start on a line of their own, so that no two calls share one.
 const LINE: usize = 64;
+/// A context's first call may load kernels.
+const FIRST_CALL: Duration = Duration::from_secs(30);
+/// How long a session that is dropped waits for its calls; what still runs then is leaked.
+const LAST_CALL: Duration = Duration::from_secs(2);
 
 /// The backend. Made by [`Engine::session`].
 pub(crate) struct TensorRt {
@@ -97,13 +102,14 @@ impl TensorRt {
             .map(|shape| context(engine, &tensors, shape, &stream, &activations))
             .collect::<Result<Vec<_>>>()?;
         let signature = signature(&tensors, resolved, &contexts)?;
+        check_sizes(&signature)?;
         let memory = Memory::new(device, &signature, config, activations)?;
         for context in &mut contexts {
             memory.bind(&signature, context)?;
         }
         let kernels = Kernels::load(device)?;
         let slots = memory.slots(&signature, config.depth);
-        let mut device_side = DeviceSide {
+        let mut device_side = Quarantine::new(DeviceSide {
             calls: memory.calls(&signature, config),
             contexts,
             stream,
@@ -111,15 +117,16 @@ impl TensorRt {
             memory,
             _engine: engine.clone(),
             device_memory: 0,
-        };
+        });
         let why_no_graph = device_side.capture()?;
         // What the driver took, module loading included; its pages are large, so a small session may seem to take none.
         let taken = free_before.saturating_sub(device.memory()?.free);
-        device_side.device_memory = engine.device_memory() + taken.max(device.allocated() - allocated_before);
+        device_side.device_memory =
+            engine.device_memory() + taken.max(device.allocated().saturating_sub(allocated_before));
         Ok(Self {
             description: format!("{} on {}", engine.library_version(), device.name()),
             engine_id: engine.id(),
-            device_side: Quarantine::new(device_side),
+            device_side,
             signature,
             slots,
             why_no_graph,
@@ -161,6 +168,9 @@ unsafe impl Backend for TensorRt {
 
     #[inline]
     fn launch(&mut self, slot: usize, shape: usize) -> Result<()> {
+        if self.device_side.is_closed() {
+            return Err(ErrorKind::Unavailable.into());
+        }
         let call = shape * self.slots.len() + slot;
         match &self.device_side.calls[call].graph {
             Some(graph) => graph.launch(&self.device_side.stream),
@@ -169,6 +179,9 @@ unsafe impl Backend for TensorRt {
     }
 
     fn health(&mut self) -> Health {
+        if self.device_side.is_closed() {
+            return Health::Failed(ErrorKind::Unavailable.into());
+        }
         match self.device_side.stream.is_idle() {
             Ok(true) => Health::Idle,
             Ok(false) => Health::Running,
@@ -190,7 +203,7 @@ impl DeviceSide {
     fn capture(&mut self) -> Result<Option<String>> {
         for call in 0..self.calls.len() {
             self.launch_parts(call)?;
-            self.stream.synchronize()?;
+            self.stream.settle(FIRST_CALL)?;
         }
         for index in 0..self.calls.len() {
             let Self { calls, contexts, stream, kernels, .. } = self;
@@ -206,20 +219,26 @@ impl DeviceSide {
                 }
             }
         }
-        self.stream.synchronize()?;
+        self.stream.settle(FIRST_CALL)?;
         Ok(None)
     }
 
     fn launch_parts(&mut self, call: usize) -> Result<()> {
         let call = &self.calls[call];
-        enqueue_parts(call, &mut self.contexts[call.context], &self.stream, &self.kernels)
+        let launched = enqueue_parts(call, &mut self.contexts[call.context], &self.stream, &self.kernels);
+        launched.inspect_err(|error| {
+            // Half a call: its first kernel may still read the slot, and has left a status that no publish has cleared.
+            if !error.is_sticky() && self.stream.settle(LAST_CALL).is_ok() {
+                let _ = self.memory.state.clear();
+            }
+        })
     }
 }
 
-impl Drop for DeviceSide {
-    fn drop(&mut self) {
-        // A session may be dropped in the middle of a call: nothing may be freed under it.
-        let _ = self.stream.synchronize();
+impl Settle for DeviceSide {
+    /// A session may be dropped in the middle of a call: nothing may be freed under it.
+    fn settled(&self) -> bool {
+        self.stream.settle(LAST_CALL).is_ok()
     }
 }
 
@@ -273,7 +292,10 @@ fn context(
 ) -> Result<NativeContext> {
     let inputs: Vec<&TensorInfo> = tensors.iter().filter(|tensor| tensor.mode == IoMode::Input).collect();
     let profile = profile_for(&engine.facts().profiles, &inputs, &shape.dimensions)?;
-    let mut context = engine.native().create_context(profile as u32, stream.as_raw(), true)?;
+    let mut context = engine
+        .native()
+        .create_context(profile as u32, stream.as_raw(), true)
+        .map_err(|error| engine.device().explain_memory(error, "an execution context was to be made"))?;
     // SAFETY: `activations` goes into the same `DeviceSide` and is as large as the engine asks.
     unsafe { context.set_device_memory(activations.address(), activations.bytes() as u64) };
     for (input, dimensions) in inputs.iter().zip(&shape.dimensions) {
@@ -314,6 +336,21 @@ fn signature(tensors: &[TensorInfo], resolved: Vec<ResolvedShape>, contexts: &[N
         })
         .collect::<Result<_>>()?;
     Ok(Signature { inputs, outputs, shapes })
+}
+
+/// The kernels count bytes in 32 bits.
+fn check_sizes(signature: &Signature) -> Result<()> {
+    for shape in &signature.shapes {
+        let inputs = shape.inputs.iter().map(|input| input.input_bytes().max(input.output_bytes()));
+        let sizes = inputs.chain(shape.outputs.iter().map(OutputShape::bytes));
+        if let Some(bytes) = sizes.max().filter(|&bytes| bytes > i32::MAX as usize) {
+            return Err(Error::new(ErrorKind::Shape, "prepare the engine's tensors")
+                .expected("tensors of less than 2 GiB")
+                .got(format!("{bytes} bytes"))
+                .advice("announce smaller shapes"));
+        }
+    }
+    Ok(())
 }
 
 // ---- Memory.
@@ -604,7 +641,7 @@ struct PublishParams {
 impl PublishParams {
     /// One warp is enough, and starts sooner than a block.
     fn is_small(&self) -> bool {
-        self.tensors.iter().map(|tensor| tensor.count).sum::<u32>() <= 512
+        self.tensors.iter().all(|tensor| tensor.count <= 512)
     }
 }
 
@@ -623,7 +660,7 @@ pub mod testing {
         let out = DeviceBuffer::new(device, 24, "sizes", "")?;
         // SAFETY: the kernel writes six numbers to its one parameter.
         unsafe { kernels._module.function(c"tickrt_layout")?.launch(&stream, 1, 1, &out.address())? };
-        stream.synchronize()?;
+        stream.settle(FIRST_CALL)?;
         let rust = [
             size_of::<SlotHeader>(),
             size_of::<State>(),
@@ -655,7 +692,7 @@ pub mod testing {
         unsafe { slot.inputs[0].start.copy_from_nonoverlapping(NonNull::from(input).cast(), input.len()) };
         // SAFETY: as in `enqueue_parts`.
         unsafe { kernels.normalize.launch(&stream, call.blocks, 256, &call.normalize)? };
-        stream.synchronize()?;
+        stream.settle(FIRST_CALL)?;
         let state: Vec<State> = memory.state.read()?;
         let refused = state[0].status != 0;
         Ok((!refused).then_some(memory.inputs[0].read()?))

@@ -1,6 +1,7 @@
 //! What the tests share: where files lie, what this machine has, and a backend made of plain memory.
 #![allow(dead_code)] // each test binary uses a part
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -90,6 +91,9 @@ pub struct FakeBackend {
     signature: Signature,
     slots: Vec<SlotMemory>,
     held: Vec<usize>,
+    /// By symbol: what a device would keep.
+    rings: Option<HashMap<u32, Vec<f32>>>,
+    row: usize,
     // Boxed one by one: the slots' addresses are out in the world.
     #[allow(clippy::vec_box)]
     _memory: Vec<Box<Slot>>,
@@ -149,6 +153,8 @@ impl FakeBackend {
             signature: Signature { inputs: vec![input], outputs: vec![output], shapes: vec![shape] },
             slots,
             held: Vec::new(),
+            rings: None,
+            row: row.unwrap_or(0),
             _memory: memory,
         }
     }
@@ -159,13 +165,45 @@ impl FakeBackend {
         self
     }
 
+    /// Keeps rings of its own, as TensorRT's backend does.
+    pub fn with_rings(mut self) -> Self {
+        self.rings = Some(HashMap::new());
+        self
+    }
+
     /// What it answers when asked why a call does not come back.
     pub fn with_health(mut self, health: Health) -> Self {
         self.health = health;
         self
     }
 
-    fn compute(&self, slot: usize) {
+    /// As `take` in kernels/normalize.cuh: the newest rows come with the call, the rest is in the ring.
+    fn take_window(&mut self, slot: usize) {
+        let (memory, count) = (&self.slots[slot], self.signature.shapes[0].inputs[0].count());
+        let Some(rings) = &mut self.rings else { return };
+        // SAFETY: as in `compute`.
+        let (header, input) = unsafe {
+            let input = memory.inputs[0].start.as_ptr().cast::<f32>();
+            (memory.header.as_ref(), std::slice::from_raw_parts_mut(input, count))
+        };
+        if header.window == 0 {
+            return;
+        }
+        let (rows, row) = (count / self.row, self.row);
+        let ring = rings.entry(header.symbol).or_insert_with(|| vec![f32::NAN; count]);
+        for time in 0..rows {
+            let place = (header.oldest as usize + time) % rows * row;
+            let (kept, given) = (&mut ring[place..place + row], &mut input[time * row..(time + 1) * row]);
+            if time + (header.new_rows as usize) < rows {
+                given.copy_from_slice(kept);
+            } else {
+                kept.copy_from_slice(given);
+            }
+        }
+    }
+
+    fn compute(&mut self, slot: usize) {
+        self.take_window(slot);
         let (memory, count) = (&self.slots[slot], self.signature.shapes[0].inputs[0].count());
         // SAFETY: the slots live as long as `self`, and the session keeps to the contract of `Backend`.
         unsafe {
@@ -202,7 +240,7 @@ unsafe impl Backend for FakeBackend {
         Err("a fake has none")
     }
     fn keeps_windows(&self) -> bool {
-        false
+        self.rings.is_some()
     }
     fn launch(&mut self, slot: usize, _: usize) -> Result<()> {
         assert!(!self.strings.quarantined.load(Ordering::SeqCst), "a quarantined backend is not called");

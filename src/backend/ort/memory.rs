@@ -1,7 +1,9 @@
 //! Host memory that stays where it is.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
+
+use crate::error::{Error, ErrorKind, Result};
 
 /// A cache line of this size is also what AVX-512 likes to load.
 pub(super) const ALIGNMENT: usize = 64;
@@ -13,13 +15,18 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// # Panics
-    /// If `bytes` is larger than any allocation can be.
-    pub(super) fn new(bytes: usize) -> Self {
-        let layout = Layout::from_size_align(bytes.max(1), ALIGNMENT).expect("a size that fits into memory");
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`].
+    pub(super) fn new(bytes: usize) -> Result<Self> {
+        let layout = Layout::from_size_align(bytes.max(1), ALIGNMENT).ok();
         // SAFETY: the size is not zero.
-        let start = unsafe { alloc_zeroed(layout) };
-        Self { start: NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout)), layout }
+        let start = layout.and_then(|layout| NonNull::new(unsafe { alloc_zeroed(layout) }));
+        let (Some(layout), Some(start)) = (layout, start) else {
+            return Err(Error::new(ErrorKind::OutOfMemory, "allocate the memory of a call")
+                .expected(format!("{bytes} bytes of host memory"))
+                .advice("announce smaller shapes or make the ring less deep"));
+        };
+        Ok(Self { start, layout })
     }
 
     pub(super) fn start(&self) -> NonNull<u8> {
