@@ -90,8 +90,9 @@ fn find() -> Vec<Flavour> {
                 println!("cargo:rerun-if-changed={}", set.include.join("NvInferVersion.h").display());
                 found.push(Flavour { name, version: set.version, include: set.include.clone() });
             }
+            // scripts/setup does not fetch them.
             None if name == "trt8" => leave_out(
-                &part(name),
+                &format!("{} (optional)", part(name)),
                 "its headers were not found",
                 "set TICKRT_TRT8_INCLUDE to a folder with NvInfer.h of 8.6, or TENSORRT_ROOT",
             ),

@@ -433,6 +433,7 @@ pub(crate) struct Function(sys::CUfunction);
 // SAFETY: a function may be launched from any thread.
 unsafe impl Send for Function {}
 
+#[cfg_attr(not(tickrt_kernels), allow(dead_code))]
 impl Module {
     pub(crate) fn load(device: &Arc<Device>, fat_binary: &'static [u8]) -> Result<Self> {
         device.bind()?;

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -28,6 +29,15 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     Staged::write(path, bytes)?.commit()
 }
 
+/// Adds to the file at `path`, in one call: lines of two programs that share the file do not mix.
+#[cfg(feature = "tool")]
+pub(crate) fn append(path: &Path, bytes: &[u8]) -> Result<()> {
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    let mut file = file.map_err(|error| failure(path, bytes.len(), &error))?;
+    file.write_all(bytes)
+        .map_err(|error| Error::new(ErrorKind::Io, format!("append to {}", path.display())).got(plain(&error)))
+}
+
 /// A file completely written and synced under a temporary name beside its target. Dropped, it is removed.
 #[derive(Debug)]
 pub(crate) struct Staged {
@@ -42,11 +52,15 @@ impl Staged {
         // A symbolic link stays one: what it points at is replaced.
         let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
         let failed = |error: &io::Error| failure(path, bytes.len(), error);
-        if target.is_dir() {
-            return Err(Error::new(ErrorKind::Io, format!("write {}", path.display()))
-                .expected("the name of a file")
-                .got("a directory")
-                .advice("name a file in it"));
+        let refused = |expected, got, advice| {
+            let error = Error::new(ErrorKind::Io, format!("write {}", path.display()));
+            Err(error.expected(expected).got(got).advice(advice))
+        };
+        match fs::metadata(&target).map(|found| found.file_type()) {
+            Ok(found) if found.is_dir() => return refused("the name of a file", "a directory", "name a file in it"),
+            // The rename would put a file in its place: for root, in that of /dev/null.
+            Ok(found) if !found.is_file() => return refused("a regular file", special(found), "name a file"),
+            _ => {}
         }
         let (temporary, mut file) = create_beside(&target).map_err(|error| failed(&error))?;
         let staged = Self { temporary, target, committed: false };
@@ -93,6 +107,17 @@ fn create_beside(target: &Path) -> io::Result<(PathBuf, File)> {
     }
 }
 
+/// What a file is that is neither regular nor a directory.
+fn special(found: fs::FileType) -> &'static str {
+    if found.is_fifo() {
+        "a FIFO"
+    } else if found.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
+}
+
 fn directory_of(path: &Path) -> Option<&Path> {
     path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
 }
@@ -110,7 +135,10 @@ fn failure(path: &Path, bytes: usize, error: &io::Error) -> Error {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             format!("make the folder {shown} writable or write elsewhere")
         }
-        _ => String::new(),
+        io::ErrorKind::IsADirectory => "name a file in it".to_owned(),
+        // As /proc says.
+        io::ErrorKind::NotFound => format!("the folder {shown} takes no files; write elsewhere"),
+        _ => "write elsewhere".to_owned(),
     };
     Error::new(ErrorKind::Io, format!("write {}", path.display())).got(plain(error)).advice(advice)
 }
@@ -170,6 +198,23 @@ mod tests {
             assert!(error.to_string().contains(words), "{error}");
             assert_eq!(names(there), ["file"]);
         }
+    }
+
+    #[test]
+    fn write_over_what_is_no_regular_file_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (fifo, link) = (directory.path().join("fifo"), directory.path().join("link"));
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+        assert!(made.unwrap().success());
+        std::os::unix::fs::symlink(&fifo, &link).unwrap();
+        for path in [&fifo, &link] {
+            let error = write_atomically(path, b"bytes").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Io);
+            let words = "expected a regular file, got a FIFO; name a file";
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        assert!(fs::metadata(&fifo).unwrap().file_type().is_fifo());
+        assert_eq!(names(directory.path()), ["fifo", "link"]);
     }
 
     #[test]

@@ -14,6 +14,12 @@
 //! A [`Predictor`] holds a chain of backends, TensorRT first, ONNX Runtime behind it, and says at any time which one
 //! answers and why each earlier one does not.
 //!
+//! TensorRT and ONNX Runtime are looked for when they are first used, not when the program is linked. TensorRT: in
+//! `$TENSORRT_ROOT`, then (TensorRT-RTX) in `$TICKRT_SDK`, the folder `.sdk` that `scripts/setup` fills, then where the
+//! dynamic linker looks. ONNX Runtime: the library that `$ORT_DYLIB_PATH` names and no other, else in `$TICKRT_SDK`, else where the
+//! dynamic linker looks. The feature `tool`, on by default, adds the command-line tool with the packages that it alone
+//! needs, `data` and `stats`; a program that links the library turns it off.
+//!
 //! The control plane (build, load, start) validates everything, allocates and explains. The data plane (`submit`,
 //! `poll`, `wait`) allocates nothing, locks nothing, logs nothing and calls no C++.
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::normalizer::Normalizer;
 use crate::error::{Error, ErrorKind, Result};
+use crate::files;
 use crate::tensor::DataType;
 
 /// The normalisation of one input tensor. Its JSON form is what `tickrt build --normalization` reads and what a plan's
@@ -153,9 +154,8 @@ impl Normalization {
     pub fn read(path: impl AsRef<std::path::Path>) -> Result<Self> {
         let path = path.as_ref();
         let operation = format!("read the normalisation {}", path.display());
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Error::new(ErrorKind::Io, operation.clone()).got(error.to_string()))?;
-        serde_json::from_str(&text).map_err(|error| {
+        let text = files::read(path, || operation.clone())?;
+        serde_json::from_slice(&text).map_err(|error| {
             Error::new(ErrorKind::InvalidArgument, operation)
                 .expected("the JSON form of a normalisation")
                 .got(error.to_string())

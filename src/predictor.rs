@@ -390,7 +390,12 @@ impl Predictor {
         let mut slot = self.input()?;
         slot.write(0, input)?;
         let ticket = slot.submit()?;
-        self.wait(ticket, output)
+        let answer = self.wait(ticket, output);
+        if answer.is_err() {
+            // Nobody else has the ticket; most errors have ended the call already.
+            let _ = self.give_up(ticket);
+        }
+        answer
     }
 
     /// Lends a slot of the active backend, for the first announced shape.

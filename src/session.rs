@@ -113,7 +113,12 @@ impl Session {
         let mut slot = self.input()?;
         slot.write(0, input)?;
         let ticket = slot.submit()?;
-        self.wait(ticket, output)
+        let answer = self.wait(ticket, output);
+        if answer.is_err() {
+            // Nobody else has the ticket; most errors have ended the call already.
+            let _ = self.give_up(ticket);
+        }
+        answer
     }
 
     // ---- 1. Lend a slot.
@@ -318,7 +323,7 @@ impl Session {
         self.windows_mut()?.gap(symbol)
     }
 
-    /// Starts a call on the window of `symbol` as it is now.
+    /// Starts a call on the window of `symbol` as it is now, and returns at once; ONNX Runtime computes in here.
     ///
     /// # Errors
     /// [`ErrorKind::WindowNotFull`], [`ErrorKind::UnknownSymbol`], [`ErrorKind::NoWindows`], [`ErrorKind::Full`], and
@@ -410,7 +415,8 @@ impl Session {
     /// # Errors
     /// [`ErrorKind::StaleTicket`], [`ErrorKind::WrongLength`], [`ErrorKind::WrongType`], [`ErrorKind::NonFiniteInput`],
     /// [`ErrorKind::NonFiniteOutput`], [`ErrorKind::OutOfRange`], [`ErrorKind::DeadlineMissed`] if the device still
-    /// computes after the limit, or the device's own error.
+    /// computes after the limit, or the device's own error. After a wrong length or type the answer can be asked for
+    /// again.
     #[inline]
     pub fn wait<T: Element>(&mut self, ticket: Ticket, output: &mut [T]) -> Result<Answer> {
         self.wait_into(ticket, |outputs| outputs.copy(0, output))
@@ -540,7 +546,14 @@ impl Session {
         let signature = self.backend.signature();
         let outputs = Outputs { signature, shape: &signature.shapes[slot.shape], memory: &self.backend.slots()[index] };
         outputs.check(self.check_finite, self.output_range)?;
-        read(&outputs)?;
+        if let Err(error) = read(&outputs) {
+            use ErrorKind::{UnknownTensor, WrongLength, WrongType};
+            if matches!(error.kind(), WrongLength { .. } | WrongType { .. } | UnknownTensor) {
+                // The caller asked wrongly: the answer is still there for him to ask again.
+                self.slots[index].state = SlotState::Asked(sequence);
+            }
+            return Err(error);
+        }
         Ok(Answer {
             tag: slot.tag,
             sequence,

@@ -2,8 +2,6 @@
 //!
 //! Stands behind the feature `tool`.
 
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,7 +9,8 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Values;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
+use crate::files;
 
 /// Latencies with three digits, from a nanosecond to an hour.
 #[derive(Debug, Clone)]
@@ -135,18 +134,12 @@ impl Record {
     /// Adds lines to the file at `path`.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`].
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io).
     pub fn append(records: &[Self], path: &Path) -> Result<()> {
         let lines =
             records.iter().map(|record| serde_json::to_string(record).expect("finite numbers and strings") + "\n");
         let lines: String = lines.collect();
-        // In one call: lines of two programs that share the file do not mix.
-        let written = OpenOptions::new().create(true).append(true).open(path);
-        written.and_then(|mut file| file.write_all(lines.as_bytes())).map_err(|error| {
-            Error::new(ErrorKind::Io, format!("append to {}", path.display()))
-                .got(error.to_string())
-                .advice("name a file in a folder that exists and can be written")
-        })
+        files::append(path, lines.as_bytes())
     }
 }
 

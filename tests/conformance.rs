@@ -55,6 +55,8 @@ fn config() -> SessionConfig {
         normalizations: Some(vec![normalization("toy_cnn")]),
         windows: Some(WindowConfig::new(3, ROW)),
         warm_up: 10,
+        // A sanitizer makes every call a thousand times slower.
+        wait_limit: Duration::from_secs(20),
         ..SessionConfig::default()
     }
 }

@@ -548,8 +548,9 @@ fn has_cuda(runtime: &OnnxRuntime) -> Result<()> {
 fn translate(operation: &str, message: &str) -> Error {
     let code = cuda_code(message);
     let (kind, advice) = match code {
-        // At start they say that there never was a device.
-        Some(35 | 100 | 101) if operation == START => (ErrorKind::NoGpu, "check nvidia-smi and the driver's version"),
+        // 101 says at start that there never was a device, and later that it is gone.
+        Some(101) if operation == START => (ErrorKind::NoGpu, "check nvidia-smi and the driver's version"),
+        Some(35 | 100) => (ErrorKind::NoGpu, "check nvidia-smi and the driver's version"),
         Some(code) if is_sticky(code) => {
             (ErrorKind::DeviceLost { code }, "CUDA is finished in this process: restart it")
         }

@@ -65,6 +65,9 @@ impl Model {
         if let Some((what, advice)) = mistaken_for_model(&bytes) {
             return Err(bad(what.to_owned(), advice));
         }
+        if is_text(&bytes) {
+            return Err(bad(format!("{} bytes of text", bytes.len()), "name the .onnx file"));
+        }
         let proto = ModelProto::decode(&bytes[..]).map_err(|error| match truncated(&bytes) {
             Some(missing) => bad(
                 format!("a truncated one of {} bytes ({missing} or more are missing)", bytes.len()),
@@ -178,6 +181,11 @@ fn mistaken_for_model(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
         (b"<", "a web page", "download the file itself"),
     ];
     known.into_iter().find(|(magic, ..)| bytes.starts_with(magic)).map(|(_, what, advice)| (what, advice))
+}
+
+/// A model never is: the tag of its IR version is a control character.
+fn is_text(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| matches!(byte, b'\t' | b'\n' | b'\r' | b' '..)) && std::str::from_utf8(bytes).is_ok()
 }
 
 /// How many bytes are missing, if the outermost fields are well formed as far as they go.

@@ -57,7 +57,7 @@ fn read_of_bad_files_says_what_they_are() {
         (b"", &["an empty file", "export the model again"]),
         (&whole[..1000], &["a truncated one of 1000 bytes (", "or more are missing)", "copy the file again"]),
         (&whole[..2], &["without the graph"]),
-        (b"hello, this is text", &["bytes that are none"]),
+        (b"hello, this is text", &["19 bytes of text", "name the .onnx file"]),
         (b"<!doctype html>", &["a web page"]),
         (b"ftrt\0\0\0\0", &["a TensorRT plan", "name the model, not the engine"]),
         (b"version https://git-lfs.github.com/spec/v1\n", &["git lfs pull"]),

@@ -111,6 +111,29 @@ fn nan_in_answers_fails_the_check_with_code_1() {
 }
 
 #[test]
+fn model_alone_says_whether_its_input_is_normalised() {
+    let tool = Tool::new();
+    let Some(ended) = run(&tool, &model("data/nasdaq_windows.npy"), &[]) else { return };
+    assert!(!ended.must(0, &["normalisation", "of input, from f32"]).stderr.contains("normalised"), "{}", ended.stderr);
+    let (onnx, input) = (model("toy_cnn.onnx"), tool.array("x.npy", &[1, 8, 32], Values::F32(vec![0.0; 256])));
+    let ended = tool.run(&["run", "--onnx", &onnx, "--chain=ort-cpu", "--input", &input]);
+    let normalisation = ended.must(0, &[]).stdout.lines().find(|line| line.contains("normalisation")).unwrap();
+    assert!(normalisation.ends_with("none"), "{normalisation}");
+    let says =
+        format!("NOT normalised; to do that as the model was trained, add --normalization {}", &onnx[..onnx.len() - 5]);
+    assert!(ended.stderr.contains(&says), "{}", ended.stderr);
+}
+
+#[test]
+fn bench_refuses_a_file_it_cannot_write_before_it_measures() {
+    let tool = Tool::new();
+    let Some(on_cpu) = tool.on_cpu() else { return };
+    let more = ["--duration=1000", "--iterations=1000000000", "--jsonl=nodir/x"].map(str::to_owned);
+    let ended = tool.run(&[&["bench".to_owned()][..], &more, &on_cpu].concat());
+    ended.must(2, &["write nodir/x: no such file or directory; make the folder nodir first"]);
+}
+
+#[test]
 fn bench_appends_records_of_the_agreed_form() {
     let tool = Tool::new().with("TICKRT_COMMIT", "abc");
     let Some(on_cpu) = tool.on_cpu() else { return };

@@ -28,8 +28,9 @@ fn onnx_truncated_empty_or_other_says_what_it_is() {
     }
     build(&tool, &tool.file("empty.onnx", b""), &[]).must(2, &["expected an ONNX model, got an empty file"]);
     build(&tool, &tool.file("page.onnx", b"<html>"), &[]).must(2, &["got a web page", "download"]);
+    build(&tool, &tool.file("text.onnx", b"# notes"), &[]).must(2, &["expected an ONNX model, got 7 bytes of text"]);
     build(&tool, ".", &[]).must(2, &["expected a file, got a directory"]);
-    assert_eq!(tool.left(), ["cut.onnx", "empty.onnx", "page.onnx"]);
+    assert_eq!(tool.left(), ["cut.onnx", "empty.onnx", "page.onnx", "text.onnx"]);
 }
 
 #[test]
@@ -60,7 +61,8 @@ fn normalization_that_is_none_or_of_another_input_is_refused() {
     let onnx = model("toy_cnn.onnx");
     build(&tool, &onnx, &["--normalization", &other])
         .must(2, &["expected one for each input at most: input, got one for `other`"]);
-    build(&tool, &onnx, &["--normalization", "none.json"]).must(2, &["none.json"]);
+    build(&tool, &onnx, &["--normalization", "none.json"])
+        .must(2, &["read the normalisation none.json: no such file or directory; check the path"]);
     let broken = tool.file("broken.json", b"{\"input\": 3}");
     build(&tool, &onnx, &["--normalization", &broken]).must(2, &["broken.json", "expected"]);
     build(&tool, &onnx, &["--window-row=7"]).must(2, &["expected a divisor of the input's 256 elements, got 7"]);
@@ -96,10 +98,12 @@ fn output_that_cannot_be_written_is_refused_before_the_build() {
     let to = |engine: &str| tool.run(&["build", "--onnx", &onnx, "--engine", engine]);
     to("nowhere/x.engine").must(2, &["nowhere/x.engine", "make the folder nowhere first"]);
     to(".").must(2, &["expected the name of a file, got a directory"]);
-    to("/proc/x.engine").must(2, &["/proc/x.engine"]);
+    to("/proc/x.engine").must(2, &["/proc/x.engine", "the folder /proc takes no files; write elsewhere"]);
+    assert!(std::process::Command::new("mkfifo").arg(tool.path("fifo")).status().unwrap().success());
+    to("fifo").must(2, &["write fifo: expected a regular file, got a FIFO; name a file"]);
     let copy = tool.file("copy.onnx", &std::fs::read(&onnx).unwrap());
     tool.run(&["build", "--onnx", &copy, "--engine", &copy]).must(2, &["would overwrite the model"]);
-    assert_eq!(tool.left(), ["copy.onnx"]);
+    assert_eq!(tool.left(), ["copy.onnx", "fifo"]);
 }
 
 #[test]

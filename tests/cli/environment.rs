@@ -127,7 +127,10 @@ fn help_of_every_subcommand_has_an_example() {
     for command in ["build", "run", "validate", "bench", "inspect", "smoke", "demo"] {
         let ended = tool.run(&[command, "--help"]);
         let shown = if command == "demo" { "scripts/demo".to_owned() } else { format!("tickrt {command}") };
-        ended.must(0, &["Example:", &shown]);
+        let help = &ended.must(0, &["Example:", &shown]).stdout;
+        // Wider, and an example is wrapped, and can no longer be pasted.
+        let example = help.split("Example:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+        assert!(example.lines().all(|line| line.starts_with("  ") && line.len() <= 78), "{example}");
     }
 }
 

@@ -150,7 +150,10 @@ fn failure(faults: Vec<Fault>) -> Error {
     Error::new(kind, LOAD)
         .expected(format!("ONNX Runtime 1.{OLDEST} or newer"))
         .got(got)
-        .advice("run scripts/setup, or install it and name libonnxruntime.so in ORT_DYLIB_PATH")
+        .advice(
+            "run scripts/setup and set TICKRT_SDK to the .sdk folder that it filled (. scripts/env), or install it and \
+             name libonnxruntime.so in ORT_DYLIB_PATH",
+        )
         .log(faults.iter().map(Fault::line).collect())
 }
 

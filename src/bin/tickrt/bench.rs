@@ -21,10 +21,11 @@ use crate::exit::{Failure, Outcome};
 
 const EXAMPLE: &str = "\
 Example:
-  tickrt bench --engine models/mlp.engine --onnx models/mlp.onnx --jsonl latency.jsonl
+  tickrt bench --engine models/mlp.engine --onnx models/mlp.onnx \\
+      --jsonl latency.jsonl
   tickrt bench --onnx models/toy_cnn.onnx --chain ort-cpu --duration 2
 
-Host to host: from before the first byte of input is written to after the last byte of output is read. Paths take turns
+Host to host: from before the first byte of input is written to after the last byte of output is read. Paths take turns \
 of 100 calls; input is new every call, its answer computed beforehand and compared. Ends with 1 if an answer was wrong.";
 
 /// Calls a path makes before the next one's turn.
@@ -80,6 +81,10 @@ pub fn main(args: &Args) -> Outcome {
         return Err(Failure::environment("measure latency: none of the chain's entries could start"));
     }
     let feed = feed(args, &paths[0].session)?;
+    if let Some(file) = &args.jsonl {
+        // Whether it can be written, before minutes are spent on measuring.
+        Record::append(&[], file)?;
+    }
     let reference = expected(&mut paths, &feed)?;
     warm_up(args, &mut paths, &feed)?;
     measure(args, &mut paths, &feed)?;

@@ -17,13 +17,17 @@ use crate::{progress, table};
 
 const EXAMPLE: &str = "\
 Example:
-  tickrt build --onnx models/toy_cnn.onnx --engine models/toy_cnn.engine --max_workspace=256M --fp16
+  tickrt build --onnx models/toy_cnn.onnx --engine models/toy_cnn.engine \\
+      --max_workspace=256M --fp16
   tickrt build --onnx models/mlp_dynamic.onnx --engine mlp.engine \\
-      --minShapes=input:1x256 --optShapes=input:8x256 --maxShapes=input:64x256 \\
+      --minShapes=input:1x256 --optShapes=input:8x256 \\
+      --maxShapes=input:64x256 \\
       --normalization models/mlp_dynamic.normalization.json
 
-Beside x.engine it writes x.engine.json, which says what the engine was built from and for. Ctrl-C stops a build and
-leaves no file. What the TensorRT at hand cannot do is refused, never left out: 11 and RTX have no --fp16.";
+--fp16 needs TensorRT 8 or 10. What the TensorRT at hand cannot do is refused, never left out.
+
+Beside x.engine it writes x.engine.json, which says what the engine was built from and for. Ctrl-C stops a build and \
+leaves no file.";
 
 /// An engine that was written.
 pub struct Engine {
@@ -80,6 +84,8 @@ fn check(args: &Args) -> Outcome<Vec<Normalization>> {
     if same_file(&args.onnx, &args.engine) {
         return Err(Failure::usage(format!("--engine {} would overwrite the model", args.engine.display())));
     }
+    // First: the check writes a file and removes it.
+    progress::catch_ctrl_c();
     Plan::check_writable(&args.engine)?;
     Ok(normalizations)
 }

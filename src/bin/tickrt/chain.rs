@@ -8,7 +8,7 @@ use tickrt::onnx::Model;
 use tickrt::{BackendKind, Engine, ErrorKind, Normalization, Plan, Predictor, Session, SessionConfig, Shapes, Sidecar};
 
 use crate::args;
-use crate::exit::{Failure, Outcome};
+use crate::exit::{self, Failure, Outcome};
 
 /// Flags that every subcommand takes which asks a network.
 #[derive(clap::Args, Debug, Clone, Default)]
@@ -102,7 +102,10 @@ impl ChainArgs {
         let normalizations = if self.normalization.is_empty() {
             match self.sidecar()? {
                 Some(sidecar) => sidecar.normalizations,
-                None => Vec::new(),
+                None => {
+                    self.offer_normalization();
+                    Vec::new()
+                }
             }
         } else {
             self.normalization.iter().map(Normalization::read).collect::<tickrt::Result<_>>()?
@@ -115,6 +118,17 @@ impl ChainArgs {
             wait_limit: Duration::from_secs(10),
             ..SessionConfig::default()
         })
+    }
+
+    /// Without an engine there is no sidecar that names it, and the answers to raw samples are plausible nonsense.
+    fn offer_normalization(&self) {
+        let beside = self.onnx.as_ref().map(|onnx| onnx.with_extension("normalization.json"));
+        if let Some(beside) = beside.filter(|beside| self.engine.is_none() && beside.exists()) {
+            exit::note(format!(
+                "the input is NOT normalised; to do that as the model was trained, add --normalization {}",
+                beside.display()
+            ));
+        }
     }
 
     /// Starts the chain.

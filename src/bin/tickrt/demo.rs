@@ -18,7 +18,7 @@ Example:
   scripts/demo
   tickrt demo --models models --engine target/demo/toy_cnn.engine
 
-Builds an engine from toy_cnn.onnx, sends every window of the sample data through tensorrt, ort-cuda, ort-cpu, and prints
+Builds an engine from toy_cnn.onnx, sends every window of the sample data through tensorrt, ort-cuda, ort-cpu, and prints \
 who answers, how well and how fast. The last line is one JSON object.";
 
 /// Features of a day, and what the classes are called: see models/README.md.

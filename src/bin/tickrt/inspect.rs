@@ -14,7 +14,7 @@ Example:
   tickrt inspect models/toy_cnn.engine
   tickrt inspect models/toy_cnn.onnx --json
 
-Layers and activation memory are known to TensorRT alone, which tells them of an engine that it has loaded: on a machine
+Layers and activation memory are known to TensorRT alone, which tells them of an engine that it has loaded: on a machine \
 without its GPU they are left out, with the reason. Build with --profilingVerbosity=detailed to see more of them.";
 
 /// Show tensors, profiles, layers, memory and versions of an engine or a model

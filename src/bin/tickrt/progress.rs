@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -14,29 +15,39 @@ pub fn watch(
     quiet: bool,
     build: impl FnOnce(&mut Builder) -> Result<BuiltPlan>,
 ) -> Result<BuiltPlan> {
-    let token = CancelToken::new();
-    let pulled = token.clone();
-    // An error means that there is a handler already, and no second build runs in this process at the same time.
-    let _ = ctrlc::set_handler(move || {
-        if pulled.is_cancelled() {
-            std::process::exit(130);
-        }
-        pulled.cancel();
-        eprintln!("stopping the build; once more to end at once");
-    });
+    let token = catch_ctrl_c();
     let mut shown = match (quiet, std::io::stderr().is_terminal()) {
         (true, _) => Shown::Nothing,
         (_, true) => Shown::Bar(bar()),
         (_, false) => Shown::Lines(BTreeSet::new()),
     };
     let bar = if let Shown::Bar(bar) = &shown { bar.clone() } else { ProgressBar::hidden() };
-    let mut builder = Builder::new(library).cancel_token(&token).progress(move |progress| {
+    let mut builder = Builder::new(library).cancel_token(token).progress(move |progress| {
         shown.show(progress);
         ControlFlow::Continue(())
     });
     let built = build(&mut builder);
     bar.finish_and_clear();
     built
+}
+
+/// From here on Ctrl-C does not end the process but pulls the token: no file of a build is left half written. A second
+/// one ends the process.
+pub fn catch_ctrl_c() -> &'static CancelToken {
+    static TOKEN: LazyLock<CancelToken> = LazyLock::new(|| {
+        let token = CancelToken::new();
+        let pulled = token.clone();
+        // Nobody else in this process sets a handler.
+        let _ = ctrlc::set_handler(move || {
+            if pulled.is_cancelled() {
+                std::process::exit(130);
+            }
+            pulled.cancel();
+            eprintln!("stopping the build; once more to end at once");
+        });
+        token
+    });
+    &TOKEN
 }
 
 enum Shown {

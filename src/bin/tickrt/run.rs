@@ -13,11 +13,14 @@ use crate::table;
 
 const EXAMPLE: &str = "\
 Example:
-  tickrt run --engine models/toy_cnn.engine --onnx models/toy_cnn.onnx --chain tensorrt,ort-cuda,ort-cpu \\
-      --input models/data/nasdaq_windows.npy --labels models/data/nasdaq_labels.npy --output scores.npy
+  tickrt run --engine models/toy_cnn.engine --onnx models/toy_cnn.onnx \\
+      --chain tensorrt,ort-cuda,ort-cpu \\
+      --input models/data/nasdaq_windows.npy \\
+      --labels models/data/nasdaq_labels.npy --output scores.npy
 
 Without --chain: tensorrt for --engine, then ort-cuda and ort-cpu for --onnx.
-A file that is damaged ends the run; a GPU or library that is missing moves the chain on, and the reason is printed.";
+A file that is damaged ends the run; a GPU or library that is missing moves the chain on, and the reason is \
+printed.";
 
 /// Ask a network about samples: one at a time, through a chain of backends
 #[derive(clap::Args)]
@@ -40,7 +43,8 @@ pub struct Args {
 /// Runs it.
 pub fn main(args: &Args) -> Outcome {
     let kinds = args.chain.kinds()?;
-    let mut predictor = args.chain.predictor(&kinds, &args.chain.config()?)?;
+    let config = args.chain.config()?;
+    let mut predictor = args.chain.predictor(&kinds, &config)?;
     let signature = predictor.session().signature().clone();
     let feed = read(args, &signature)?;
     let outputs = args.output.iter().map(|file| output(file, &signature)).collect::<Outcome<Vec<_>>>()?;
@@ -51,6 +55,11 @@ pub fn main(args: &Args) -> Outcome {
         answers.outputs[number].write_npy(&file.path)?;
     }
     let mut facts = answers::who_answers(&predictor);
+    let normalizations = config.normalizations.unwrap_or_default();
+    if normalizations.is_empty() {
+        facts.push(("normalisation", "none".to_owned()));
+    }
+    facts.extend(normalizations.iter().map(|it| ("normalisation", format!("of {}, from {}", it.input, it.input_type))));
     if answers.answered.len() > 1 {
         let shares = answers.answered.iter().map(|(kind, count)| format!("{kind} {count}"));
         facts.push(("answered", shares.collect::<Vec<_>>().join(", ")));

@@ -19,7 +19,7 @@ Example:
   tickrt smoke
   tickrt smoke --tensorrt /opt/tensorrt-8.6.1 --models /srv/models
 
-Builds and runs a three-layer network and models/toy_cnn.onnx. Ends with 0 if all of it works, with 3 if something is not
+Builds and runs a three-layer network and models/toy_cnn.onnx. Ends with 0 if all of it works, with 3 if something is not \
 there (without a GPU it can only build), with 1 if an answer is wrong.";
 
 /// See whether TensorRT is there and works

@@ -13,10 +13,12 @@ use crate::table::{self, Table};
 
 const EXAMPLE: &str = "\
 Example:
-  tickrt validate --engine models/toy_cnn.engine --onnx models/toy_cnn.onnx --input models/data/nasdaq_windows.npy
-  tickrt validate --onnx models/mlp.onnx --chain ort-cuda --samples 500 --atol 1e-5 --rtol 1e-5
+  tickrt validate --engine models/toy_cnn.engine \\
+      --onnx models/toy_cnn.onnx --input models/data/nasdaq_windows.npy
+  tickrt validate --onnx models/mlp.onnx --chain ort-cuda \\
+      --samples 500 --atol 1e-5 --rtol 1e-5
 
-An element is close when |got - expected| <= atol + rtol * |expected|, as in numpy.allclose; NaN never is.
+An element is close when |got - expected| <= atol + rtol * |expected|, as in numpy.allclose; NaN never is. \
 Ends with 1 if one is not, and with 3 if nothing but the CPU itself is there to be compared with the CPU.";
 
 /// Compare an engine, or any chain, with ONNX Runtime on the CPU
