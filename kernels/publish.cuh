@@ -8,6 +8,14 @@
 
 namespace tickrt {
 
+__device__ inline void store_release_system(uint64_t address, uint64_t value) {
+#ifdef __CUDA_ARCH__
+  asm volatile("st.release.sys.global.u64 [%0], %1;" ::"l"(address), "l"(value) : "memory");
+#else
+  __atomic_store_n(reinterpret_cast<uint64_t*>(address), value, __ATOMIC_RELEASE);
+#endif
+}
+
 template <class T>
 __device__ void copy_out(const PublishTensor& t) {
   for (uint32_t i = threadIdx.x; i < t.count / sizeof(T); i += blockDim.x) {
@@ -51,6 +59,6 @@ extern "C" __global__ void __launch_bounds__(256) tickrt_publish(const __grid_co
     // Every thread's output, seen by this one through the barrier, before the number; pairs with the acquire in
     // src/completion.rs.
     __threadfence_system();
-    asm volatile("st.release.sys.global.u64 [%0], %1;" ::"l"(p.done), "l"(done) : "memory");
+    store_release_system(p.done, done);
   }
 }

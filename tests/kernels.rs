@@ -26,7 +26,7 @@ fn kernel_agrees_with_the_scalar_version_bit_by_bit() {
         match (outcome, got) {
             (Ok(()), Some(got)) => {
                 let half = case.normalizer.output_type() == DataType::F16;
-                assert!(same(&expected, &got, half), "case {number}: {:?} {:?}", case.what, case.shape);
+                assert!(common::same_bits(&expected, &got, half), "case {number}: {:?} {:?}", case.what, case.shape);
             }
             (Err(error), None) => {
                 assert_eq!(error.kind(), ErrorKind::NonFiniteInput);
@@ -36,18 +36,4 @@ fn kernel_agrees_with_the_scalar_version_bit_by_bit() {
         }
     }
     assert!(refused > 10, "{refused} refused");
-}
-
-/// Equal bits, but for the bits of a NaN, which no standard fixes.
-fn same(one: &[u8], other: &[u8], half: bool) -> bool {
-    let nan = |bits: u32| if half { bits & 0x7fff > 0x7c00 } else { bits & 0x7fff_ffff > 0x7f80_0000 };
-    let bits = |b: &[u8]| {
-        if half { u32::from(u16::from_le_bytes([b[0], b[1]])) } else { u32::from_le_bytes([b[0], b[1], b[2], b[3]]) }
-    };
-    let size = if half { 2 } else { 4 };
-    one.len() == other.len()
-        && one.chunks_exact(size).zip(other.chunks_exact(size)).all(|(one, other)| {
-            let (one, other) = (bits(one), bits(other));
-            one == other || (nan(one) && nan(other))
-        })
 }

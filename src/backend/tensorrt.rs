@@ -4,10 +4,14 @@
 //! them run on one stream, so they share the network's bindings and activation memory; each shape has an execution
 //! context of its own, because a captured graph is void once its context changes.
 
-use std::ptr::NonNull;
+mod params;
+#[doc(hidden)]
+pub mod testing;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::params::{Addresses, MAX_TENSORS, NormalizeParams, NormalizeTensor, PublishParams, PublishTensor, State};
 use crate::backend::{
     Backend, BackendKind, CallShape, Health, OutputShape, Region, Signature, SlotHeader, SlotMemory, delivered_type,
 };
@@ -17,11 +21,9 @@ use crate::device::{Device, DeviceBuffer, Function, Graph, MappedBuffer, Module,
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::native::NativeContext;
-use crate::normalize::{NonFinite, Normalizer};
-use crate::tensor::{DataType, IoMode, TensorInfo, elements, format_shape};
+use crate::normalize::Normalizer;
+use crate::tensor::{IoMode, TensorInfo, elements, format_shape};
 
-/// Inputs, and outputs, that a network may have: `kMaxTensors` in `kernels/params.h`.
-const MAX_TENSORS: usize = 8;
 /// Slots, headers and flags start on a line of their own, so that no two calls share one.
 const LINE: usize = 64;
 /// A context's first call may load kernels.
@@ -486,32 +488,14 @@ impl Memory {
         let row = config.windows.as_ref().map_or(0, |windows| windows.row);
         for (input, normalizer) in shape.inputs.iter().enumerate() {
             let [mean, std] = &self.stats[number][input];
-            let (non_finite, replacement) = match normalizer.non_finite {
-                NonFinite::Pass => (0, 0.0),
-                NonFinite::Replace(value) => (1, value),
-                NonFinite::Refuse => (2, 0.0),
-            };
-            params.tensors[input] = NormalizeTensor {
+            let addresses = Addresses {
                 source: self.slots.address(base + layout.inputs[input].0),
                 destination: self.inputs[input].address(),
                 mean: mean.address(),
                 std: std.address(),
                 ring: self.rings.as_ref().map_or(0, DeviceBuffer::address),
-                count: normalizer.count as u32,
-                spatial: normalizer.spatial as u32,
-                channels: normalizer.channels as u32,
-                stat_inner: normalizer.stat_inner as u32,
-                stat_count: normalizer.mean.len() as u32,
-                input_type: normalizer.input_type as u32,
-                output_type: normalizer.output_type as u32,
-                non_finite,
-                copy_bytes: if normalizer.copy { normalizer.input_bytes() as u32 } else { 0 },
-                lowest: normalizer.clamp[0],
-                highest: normalizer.clamp[1],
-                replacement,
-                rows: normalizer.count.checked_div(row).unwrap_or(0) as u32,
-                row: row as u32,
             };
+            params.tensors[input] = NormalizeTensor::new(normalizer, row, addresses);
         }
         params
     }
@@ -530,14 +514,9 @@ impl Memory {
             ..bytemuck::Zeroable::zeroed()
         };
         for (output, tensor) in signature.outputs.iter().enumerate() {
-            let delivered = &shape.outputs[output];
-            let converts = delivered.data_type != tensor.data_type;
-            params.tensors[output] = PublishTensor {
-                source: self.outputs[output].address(),
-                destination: self.slots.address(base + layout.outputs[output].0),
-                count: if converts { delivered.count } else { delivered.bytes() } as u32,
-                convert_from: if converts { tensor.data_type } else { DataType::F32 } as u32,
-            };
+            let destination = self.slots.address(base + layout.outputs[output].0);
+            let source = self.outputs[output].address();
+            params.tensors[output] = PublishTensor::new(tensor.data_type, &shape.outputs[output], source, destination);
         }
         params
     }
@@ -572,129 +551,5 @@ impl Kernels {
             .expected("a tickrt that was built with nvcc")
             .got("one that was built without")
             .advice("run scripts/setup or set CUDA_HOME, and build again"))
-    }
-}
-
-// The structures of kernels/params.h.
-
-#[repr(C)]
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct State {
-    sequence: u64,
-    status: u32,
-    unused: u32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct NormalizeTensor {
-    source: u64,
-    destination: u64,
-    mean: u64,
-    std: u64,
-    ring: u64,
-    count: u32,
-    spatial: u32,
-    channels: u32,
-    stat_inner: u32,
-    stat_count: u32,
-    input_type: u32,
-    output_type: u32,
-    non_finite: u32,
-    copy_bytes: u32,
-    lowest: f32,
-    highest: f32,
-    replacement: f32,
-    rows: u32,
-    row: u32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct NormalizeParams {
-    header: u64,
-    state: u64,
-    tensor_count: u32,
-    unused: u32,
-    tensors: [NormalizeTensor; MAX_TENSORS],
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct PublishTensor {
-    source: u64,
-    destination: u64,
-    count: u32,
-    convert_from: u32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct PublishParams {
-    state: u64,
-    done: u64,
-    tensor_count: u32,
-    unused: u32,
-    tensors: [PublishTensor; MAX_TENSORS],
-}
-
-impl PublishParams {
-    /// One warp is enough, and starts sooner than a block.
-    fn is_small(&self) -> bool {
-        self.tensors.iter().all(|tensor| tensor.count <= 512)
-    }
-}
-
-/// Runs the normalise kernel alone, for the tests that hold it against [`Normalizer::apply`].
-#[doc(hidden)]
-pub mod testing {
-    use super::*;
-
-    /// Whether the structures above have the sizes that nvcc gave those of `kernels/params.h`.
-    ///
-    /// # Errors
-    /// Those of CUDA.
-    pub fn layout(device: &Arc<Device>) -> Result<([u32; 6], [u32; 6])> {
-        let kernels = Kernels::load(device)?;
-        let stream = Stream::new(device, 0)?;
-        let out = DeviceBuffer::new(device, 24, "sizes", "")?;
-        // SAFETY: the kernel writes six numbers to its one parameter.
-        unsafe { kernels._module.function(c"tickrt_layout")?.launch(&stream, 1, 1, &out.address())? };
-        stream.settle(FIRST_CALL)?;
-        let rust = [
-            size_of::<SlotHeader>(),
-            size_of::<State>(),
-            size_of::<NormalizeTensor>(),
-            size_of::<NormalizeParams>(),
-            size_of::<PublishTensor>(),
-            size_of::<PublishParams>(),
-        ];
-        let device_side: Vec<u32> = out.read()?;
-        Ok((rust.map(|size| size as u32), device_side.try_into().expect("six numbers")))
-    }
-
-    /// `input` through the kernel: the network's bytes, or `None` where the kernel refused the input.
-    ///
-    /// # Errors
-    /// Those of CUDA.
-    pub fn normalize(device: &Arc<Device>, normalizer: &Normalizer, input: &[u8]) -> Result<Option<Vec<u8>>> {
-        let kernels = Kernels::load(device)?;
-        let shape = CallShape { inputs: vec![normalizer.clone()], outputs: Vec::new() };
-        let tensor = |mode| TensorInfo { name: String::new(), mode, data_type: normalizer.output_type, shape: vec![] };
-        let signature = Signature { inputs: vec![tensor(IoMode::Input)], outputs: vec![], shapes: vec![shape] };
-        let config = SessionConfig { depth: 1, ..SessionConfig::default() };
-        let activations = DeviceBuffer::new(device, 1, "nothing", "")?;
-        let memory = Memory::new(device, &signature, &config, activations)?;
-        let stream = Stream::new(device, 0)?;
-        let call = memory.calls(&signature, &config).remove(0);
-        let slot = memory.slots(&signature, 1).remove(0);
-        // SAFETY: the region is as large as the input; nothing runs yet.
-        unsafe { slot.inputs[0].start.copy_from_nonoverlapping(NonNull::from(input).cast(), input.len()) };
-        // SAFETY: as in `enqueue_parts`.
-        unsafe { kernels.normalize.launch(&stream, call.blocks, 256, &call.normalize)? };
-        stream.settle(FIRST_CALL)?;
-        let state: Vec<State> = memory.state.read()?;
-        let refused = state[0].status != 0;
-        Ok((!refused).then_some(memory.inputs[0].read()?))
     }
 }

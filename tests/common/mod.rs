@@ -268,3 +268,17 @@ unsafe impl Backend for FakeBackend {
         self.strings.quarantined.store(true, Ordering::SeqCst);
     }
 }
+
+/// Equal bits, but for the bits of a NaN, which no standard fixes.
+pub fn same_bits(one: &[u8], other: &[u8], half: bool) -> bool {
+    let nan = |bits: u32| if half { bits & 0x7fff > 0x7c00 } else { bits & 0x7fff_ffff > 0x7f80_0000 };
+    let bits = |b: &[u8]| {
+        if half { u32::from(u16::from_le_bytes([b[0], b[1]])) } else { u32::from_le_bytes([b[0], b[1], b[2], b[3]]) }
+    };
+    let size = if half { 2 } else { 4 };
+    one.len() == other.len()
+        && one.chunks_exact(size).zip(other.chunks_exact(size)).all(|(one, other)| {
+            let (one, other) = (bits(one), bits(other));
+            one == other || (nan(one) && nan(other))
+        })
+}

@@ -1,0 +1,127 @@
+//! For the tests that hold the kernels against the scalar version: on a GPU, and compiled for the host.
+
+use std::ffi::c_void;
+use std::ptr::NonNull;
+
+use super::*;
+use crate::tensor::DataType;
+
+/// The sizes of the structures here, and those that nvcc gave those of `kernels/params.h`.
+///
+/// # Errors
+/// Those of CUDA.
+pub fn layout(device: &Arc<Device>) -> Result<([u32; 6], [u32; 6])> {
+    let kernels = Kernels::load(device)?;
+    let stream = Stream::new(device, 0)?;
+    let out = DeviceBuffer::new(device, 24, "sizes", "")?;
+    // SAFETY: the kernel writes six numbers to its one parameter.
+    unsafe { kernels._module.function(c"tickrt_layout")?.launch(&stream, 1, 1, &out.address())? };
+    stream.settle(FIRST_CALL)?;
+    let rust = [
+        size_of::<SlotHeader>(),
+        size_of::<State>(),
+        size_of::<NormalizeTensor>(),
+        size_of::<NormalizeParams>(),
+        size_of::<PublishTensor>(),
+        size_of::<PublishParams>(),
+    ];
+    let device_side: Vec<u32> = out.read()?;
+    Ok((rust.map(|size| size as u32), device_side.try_into().expect("six numbers")))
+}
+
+/// `input` through the kernel: the network's bytes, or `None` where the kernel refused the input.
+///
+/// # Errors
+/// Those of CUDA.
+pub fn normalize(device: &Arc<Device>, normalizer: &Normalizer, input: &[u8]) -> Result<Option<Vec<u8>>> {
+    let kernels = Kernels::load(device)?;
+    let shape = CallShape { inputs: vec![normalizer.clone()], outputs: Vec::new() };
+    let tensor = |mode| TensorInfo { name: String::new(), mode, data_type: normalizer.output_type, shape: vec![] };
+    let signature = Signature { inputs: vec![tensor(IoMode::Input)], outputs: vec![], shapes: vec![shape] };
+    let config = SessionConfig { depth: 1, ..SessionConfig::default() };
+    let activations = DeviceBuffer::new(device, 1, "nothing", "")?;
+    let memory = Memory::new(device, &signature, &config, activations)?;
+    let stream = Stream::new(device, 0)?;
+    let call = memory.calls(&signature, &config).remove(0);
+    let slot = memory.slots(&signature, 1).remove(0);
+    // SAFETY: the region is as large as the input; nothing runs yet.
+    unsafe { slot.inputs[0].start.copy_from_nonoverlapping(NonNull::from(input).cast(), input.len()) };
+    // SAFETY: as in `enqueue_parts`.
+    unsafe { kernels.normalize.launch(&stream, call.blocks, 256, &call.normalize)? };
+    stream.settle(FIRST_CALL)?;
+    let state: Vec<State> = memory.state.read()?;
+    let refused = state[0].status != 0;
+    Ok((!refused).then_some(memory.inputs[0].read()?))
+}
+
+/// A kernel compiled for the host: its parameters, blocks, threads of a block.
+pub type HostKernel = unsafe extern "C" fn(*const c_void, u32, u32);
+
+/// What a device would hold between the calls of one slot.
+pub struct Host {
+    normalize: HostKernel,
+    publish: HostKernel,
+    state: State,
+    ring: Vec<u64>,
+}
+
+impl Host {
+    /// `ring_bytes` for all symbols together, 0 without windows.
+    ///
+    /// # Safety
+    /// The functions must be `tickrt_host_normalize` and `tickrt_host_publish` of `tests/common/kernels_on_host.cc`.
+    #[must_use]
+    pub unsafe fn new(normalize: HostKernel, publish: HostKernel, ring_bytes: usize) -> Self {
+        Self { normalize, publish, state: bytemuck::Zeroable::zeroed(), ring: vec![0; ring_bytes.div_ceil(8)] }
+    }
+
+    /// One call's input through the normalise kernel: what the network gets, and whether the kernel refused it. `row` is
+    /// the length of a rolling window's row, 0 without.
+    ///
+    /// # Panics
+    /// If the input has not the normaliser's size.
+    pub fn normalize(
+        &mut self,
+        normalizer: &Normalizer,
+        row: usize,
+        header: &SlotHeader,
+        input: &[u8],
+    ) -> (Vec<u8>, bool) {
+        assert_eq!(input.len(), normalizer.input_bytes());
+        let aligned = |bytes: usize| vec![0_u64; bytes.div_ceil(8)];
+        let (mut source, mut destination) = (aligned(input.len()), aligned(normalizer.output_bytes()));
+        bytemuck::cast_slice_mut(&mut source)[..input.len()].copy_from_slice(input);
+        let mut params: NormalizeParams = bytemuck::Zeroable::zeroed();
+        (params.header, params.state) = (std::ptr::from_ref(header) as u64, &raw mut self.state as u64);
+        params.tensor_count = 1;
+        params.tensors[0] = NormalizeTensor::new(
+            normalizer,
+            row,
+            Addresses {
+                source: source.as_ptr() as u64,
+                destination: destination.as_mut_ptr() as u64,
+                mean: normalizer.mean.as_ptr() as u64,
+                std: normalizer.std.as_ptr() as u64,
+                ring: if row == 0 { 0 } else { self.ring.as_mut_ptr() as u64 },
+            },
+        );
+        // Two blocks and few threads, so that elements are shared out and strides are taken.
+        // SAFETY: the caller of `new` has promised the kernel; every address is that of memory of the size it takes.
+        unsafe { (self.normalize)((&raw const params).cast(), 2, 32) };
+        let network = bytemuck::cast_slice(&destination)[..normalizer.output_bytes()].to_vec();
+        (network, self.state.status != 0)
+    }
+
+    /// One output through the publish kernel: what is delivered, and the flag.
+    pub fn publish(&mut self, network: DataType, delivered: &OutputShape, output: &[u64]) -> (Vec<u8>, u64) {
+        let (mut memory, mut done) = (vec![0_u64; delivered.bytes().div_ceil(8)], 0_u64);
+        let mut params: PublishParams = bytemuck::Zeroable::zeroed();
+        (params.state, params.done) = (&raw mut self.state as u64, &raw mut done as u64);
+        params.tensor_count = 1;
+        let (source, destination) = (output.as_ptr() as u64, memory.as_mut_ptr() as u64);
+        params.tensors[0] = PublishTensor::new(network, delivered, source, destination);
+        // SAFETY: as in `normalize`.
+        unsafe { (self.publish)((&raw const params).cast(), 1, if params.is_small() { 32 } else { 256 }) };
+        (bytemuck::cast_slice(&memory)[..delivered.bytes()].to_vec(), done)
+    }
+}

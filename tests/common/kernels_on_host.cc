@@ -1,0 +1,56 @@
+// The kernels compiled for the host: one thread of one block after the other. What CUDA provides is stood in for here; the
+// kernels' own source is what is tested.
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#undef __device__
+#undef __global__
+#undef __launch_bounds__
+#undef __grid_constant__
+#define __device__
+#define __global__
+#define __launch_bounds__(threads)
+#define __grid_constant__
+
+struct Dimensions {
+  uint32_t x;
+};
+// By host thread: several tests run at once.
+static thread_local Dimensions threadIdx, blockIdx, blockDim, gridDim;
+
+using std::isfinite;
+static float __fsub_rn(float a, float b) { return a - b; }
+static float __fdiv_rn(float a, float b) { return a / b; }
+static double __dsub_rn(double a, double b) { return a - b; }
+static double __ddiv_rn(double a, double b) { return a / b; }
+static float __double2float_rn(double a) { return static_cast<float>(a); }
+static void atomicOr(uint32_t* address, uint32_t value) { *address |= value; }
+static void __syncthreads() {}
+static void __threadfence_system() {}
+
+#include "tickrt.cu"
+
+template <class Params>
+static void run(void (*kernel)(Params), const void* params, uint32_t blocks, uint32_t threads) {
+  gridDim.x = blocks;
+  blockDim.x = threads;
+  for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x) {
+    // Backwards: thread 0 speaks for all of them and comes last.
+    for (uint32_t thread = threads; thread-- > 0;) {
+      threadIdx.x = thread;
+      kernel(*static_cast<const Params*>(params));
+    }
+  }
+}
+
+extern "C" void tickrt_host_normalize(const void* params, uint32_t blocks, uint32_t threads) {
+  run<const NormalizeParams>(tickrt_normalize, params, blocks, threads);
+}
+
+extern "C" void tickrt_host_publish(const void* params, uint32_t blocks, uint32_t threads) {
+  run<const PublishParams>(tickrt_publish, params, blocks, threads);
+}

@@ -1,0 +1,182 @@
+//! The kernels' own source, compiled for the host and run thread by thread: what they compute is tested where no GPU is.
+//! `tests/kernels.rs` tests the same on a GPU, where threads run at once.
+#[path = "common/cases.rs"]
+mod cases;
+mod common;
+
+use std::ffi::{CString, c_void};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use cases::Random;
+use half::{bf16, f16};
+use tickrt::backend::tensorrt::testing::{Host, HostKernel};
+use tickrt::backend::{OutputShape, SlotHeader};
+use tickrt::{DataType, IoMode, Layout, Normalization, Normalizer, Stats, TensorInfo};
+
+/// `tickrt_host_normalize` and `tickrt_host_publish`, compiled with CUDA's headers; `None` where they are missing.
+fn kernels() -> Option<(HostKernel, HostKernel)> {
+    static KERNELS: OnceLock<Option<(usize, usize)>> = OnceLock::new();
+    let (normalize, publish) = (*KERNELS.get_or_init(compile))?;
+    // SAFETY: the functions of kernels_on_host.cc have this type.
+    Some(unsafe {
+        (std::mem::transmute::<usize, HostKernel>(normalize), std::mem::transmute::<usize, HostKernel>(publish))
+    })
+}
+
+fn compile() -> Option<(usize, usize)> {
+    let root = common::root();
+    let cuda = std::env::var_os("CUDA_HOME").map(PathBuf::from);
+    let sdk = std::env::var_os("TICKRT_SDK").map(|sdk| PathBuf::from(sdk).join("cuda"));
+    let include = cuda.into_iter().chain(sdk).map(|cuda| cuda.join("include")).find(|i| i.join("cuda_fp16.h").exists());
+    let source = root.join("tests/common/kernels_on_host.cc");
+    let (Some(include), true) = (include, source.exists()) else {
+        assert!(std::env::var_os("TICKRT_REQUIRE_SDK").is_none(), "CUDA's headers or {} missing", source.display());
+        eprintln!("skipped: CUDA's headers or the kernels' source are missing");
+        return None;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let library = folder.path().join("kernels.so");
+    let compiled = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()))
+        .args(["-std=c++17", "-O1", "-shared", "-fPIC", "-Wall", "-isystem"])
+        .arg(include)
+        .arg("-I")
+        .arg(root.join("kernels"))
+        .arg(source)
+        .arg("-o")
+        .arg(&library)
+        .output()
+        .unwrap();
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    let path = CString::new(library.to_str().unwrap()).unwrap();
+    // SAFETY: opens the library just made, which has no initialisers, and leaves it open.
+    let (normalize, publish) = unsafe {
+        let handle: *mut c_void = libc::dlopen(path.as_ptr(), libc::RTLD_NOW);
+        assert!(!handle.is_null());
+        (libc::dlsym(handle, c"tickrt_host_normalize".as_ptr()), libc::dlsym(handle, c"tickrt_host_publish".as_ptr()))
+    };
+    assert!(!normalize.is_null() && !publish.is_null());
+    Some((normalize as usize, publish as usize))
+}
+
+fn host(ring_bytes: usize) -> Option<Host> {
+    let (normalize, publish) = kernels()?;
+    // SAFETY: they are those two.
+    Some(unsafe { Host::new(normalize, publish, ring_bytes) })
+}
+
+#[test]
+fn normalize_agrees_with_the_scalar_version_bit_by_bit() {
+    let mut refused = 0;
+    for (number, case) in cases::cases(600).iter().enumerate() {
+        let Some(mut host) = host(0) else { return };
+        let mut input = vec![0_u64; case.input.len().div_ceil(8)];
+        bytemuck::cast_slice_mut(&mut input)[..case.input.len()].copy_from_slice(&case.input);
+        let mut expected = vec![0_u8; case.normalizer.output_bytes()];
+        let outcome = case.normalizer.apply(&bytemuck::cast_slice(&input)[..case.input.len()], &mut expected);
+        let (got, kernel_refused) = host.normalize(&case.normalizer, 0, &SlotHeader::default(), &case.input);
+        assert_eq!(outcome.is_err(), kernel_refused, "case {number}: {:?}", case.what);
+        refused += usize::from(kernel_refused);
+        if outcome.is_ok() {
+            let half = case.normalizer.output_type() == DataType::F16;
+            assert!(common::same_bits(&expected, &got, half), "case {number}: {:?} {:?}", case.what, case.shape);
+        }
+    }
+    assert!(refused > 20, "{refused}");
+}
+
+#[test]
+fn windows_of_many_symbols_are_laid_out_in_time_order() {
+    const ROWS: usize = 6;
+    const ROW: usize = 3;
+    const SYMBOLS: usize = 4;
+    let what = Normalization::new("input", DataType::I16)
+        .stats(Stats::PerFeature { mean: vec![1.0, 2.0, 3.0], std: vec![2.0, 4.0, 8.0] })
+        .layout(Layout::ChannelsLastToFirst);
+    let shape = vec![1, ROW as i64, ROWS as i64];
+    let tensor =
+        TensorInfo { name: "input".into(), mode: IoMode::Input, data_type: DataType::F32, shape: shape.clone() };
+    let normalizer = Normalizer::new(&what, &tensor, &shape, Some(ROW)).unwrap();
+    let Some(mut host) = host(SYMBOLS * ROWS * ROW * 2) else { return };
+    let mut random = Random(99);
+    let mut feeds = vec![Vec::<[i16; ROW]>::new(); SYMBOLS];
+    let mut sent = [0_usize; SYMBOLS];
+    let mut compared = 0;
+    for _ in 0..5000 {
+        let symbol = random.below(SYMBOLS as u64) as usize;
+        feeds[symbol].push([random.next() as i16, random.next() as i16, random.next() as i16]);
+        let pushed = feeds[symbol].len();
+        if pushed < ROWS || random.below(3) != 0 {
+            continue;
+        }
+        let newest = (pushed - sent[symbol]).min(ROWS);
+        sent[symbol] = pushed;
+        let window = &feeds[symbol][pushed - ROWS..];
+        let mut slot = vec![0_u8; ROWS * ROW * 2];
+        // What the slot holds of older rows is rubbish.
+        slot.fill(0x5a);
+        let at = (ROWS - newest) * ROW * 2;
+        slot[at..].copy_from_slice(bytemuck::cast_slice(window[ROWS - newest..].as_flattened()));
+        let header = SlotHeader {
+            sequence: 1,
+            window: 1,
+            symbol: symbol as u32,
+            new_rows: newest as u32,
+            oldest: (pushed % ROWS) as u32,
+        };
+        let (got, refused) = host.normalize(&normalizer, ROW, &header, &slot);
+        let whole: Vec<u64> = {
+            let bytes: &[u8] = bytemuck::cast_slice(window.as_flattened());
+            let mut aligned = vec![0_u64; bytes.len().div_ceil(8)];
+            bytemuck::cast_slice_mut(&mut aligned)[..bytes.len()].copy_from_slice(bytes);
+            aligned
+        };
+        let mut expected = vec![0_u8; normalizer.output_bytes()];
+        normalizer.apply(&bytemuck::cast_slice(&whole)[..normalizer.input_bytes()], &mut expected).unwrap();
+        assert!(!refused);
+        assert_eq!(got, expected, "symbol {symbol} after {pushed} rows, {newest} of them new");
+        compared += 1;
+    }
+    assert!(compared > 1000, "{compared}");
+}
+
+#[test]
+fn publish_delivers_every_type_and_then_the_number() {
+    let normalizer = {
+        let tensor =
+            TensorInfo { name: "input".into(), mode: IoMode::Input, data_type: DataType::F32, shape: vec![1, 4] };
+        let refuse = Normalization::new("input", DataType::F32).clamp(-1.0, 1.0).non_finite(tickrt::NonFinite::Refuse);
+        Normalizer::new(&refuse, &tensor, &[1, 4], None).unwrap()
+    };
+    let mut sequence = (1_u64 << 40) + 5;
+    for network in [DataType::F32, DataType::F16, DataType::Bf16, DataType::I64, DataType::U8] {
+        for count in [1_usize, 3, 16, 257, 1000] {
+            for input in [[1.0_f32, 2.0, 3.0, 4.0], [1.0, f32::NAN, 3.0, 4.0]] {
+                let Some(mut host) = host(0) else { return };
+                sequence += 1;
+                let header = SlotHeader { sequence, ..SlotHeader::default() };
+                let (_, refused) = host.normalize(&normalizer, 0, &header, bytemuck::cast_slice(&input));
+                assert_eq!(refused, input[1].is_nan());
+                let delivered = tickrt::backend::delivered_type(network);
+                let shape = OutputShape { data_type: delivered, shape: vec![count as i64], count };
+                let values: Vec<f32> = (0..count).map(|i| (i % 50) as f32 * 0.25).collect();
+                let bytes: Vec<u8> = match network {
+                    DataType::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
+                    DataType::Bf16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
+                    DataType::I64 => values.iter().flat_map(|&v| (v as i64).to_le_bytes()).collect(),
+                    DataType::U8 => values.iter().map(|&v| v as u8).collect(),
+                    _ => bytemuck::cast_slice(&values).to_vec(),
+                };
+                let mut output = vec![0_u64; bytes.len().div_ceil(8) + 1];
+                bytemuck::cast_slice_mut(&mut output)[..bytes.len()].copy_from_slice(&bytes);
+                let (got, done) = host.publish(network, &shape, &output);
+                let expected = if delivered == network { bytes } else { bytemuck::cast_slice(&values).to_vec() };
+                assert_eq!(got, expected, "{network} {count}");
+                assert_eq!(done, sequence << 16 | u64::from(refused));
+                // The status is for one call alone.
+                assert_eq!(host.publish(network, &shape, &output).1, sequence << 16);
+            }
+        }
+    }
+}
