@@ -98,12 +98,14 @@ __device__ void copy(const NormalizeTensor& t, const SlotHeader& header) {
 extern "C" __global__ void __launch_bounds__(256) tickrt_normalize(const __grid_constant__ tickrt::NormalizeParams p) {
   using namespace tickrt;
   const SlotHeader* in_slot = reinterpret_cast<const SlotHeader*>(p.header);
-  SlotHeader header;
-  header.sequence = fetch(&in_slot->sequence);
-  header.window = fetch(&in_slot->window);
-  header.symbol = fetch(&in_slot->symbol);
-  header.new_rows = fetch(&in_slot->new_rows);
-  header.oldest = fetch(&in_slot->oldest);
+  SlotHeader header = {};
+  if (blockIdx.x == 0 && threadIdx.x == 0) header.sequence = fetch(&in_slot->sequence);
+  if (p.tensors[0].ring) {  // windows are for networks of one input
+    header.window = fetch(&in_slot->window);
+    header.symbol = fetch(&in_slot->symbol);
+    header.new_rows = fetch(&in_slot->new_rows);
+    header.oldest = fetch(&in_slot->oldest);
+  }
   State* state = reinterpret_cast<State*>(p.state);
 
   for (uint32_t i = 0; i < p.tensor_count; ++i) {

@@ -50,15 +50,15 @@ __device__ inline void publish(const PublishTensor& t) {
 // One block: the answer is small, and one thread can then speak for all.
 extern "C" __global__ void __launch_bounds__(256) tickrt_publish(const __grid_constant__ tickrt::PublishParams p) {
   using namespace tickrt;
+  State* state = reinterpret_cast<State*>(p.state);
+  // On its way while the output is copied.
+  const State call = *state;
   for (uint32_t i = 0; i < p.tensor_count; ++i) publish(p.tensors[i]);
   __syncthreads();
   if (threadIdx.x == 0) {
-    State* state = reinterpret_cast<State*>(p.state);
-    const uint64_t done = state->sequence << 16 | state->status;
-    state->status = 0;  // for the next call: the stream keeps calls in order
-    // Every thread's output, seen by this one through the barrier, before the number; pairs with the acquire in
-    // src/completion.rs.
-    __threadfence_system();
-    store_release_system(p.done, done);
+    if (call.status) state->status = 0;  // for the next call: the stream keeps calls in order
+    // The release covers every thread's output, which the barrier has put before it: one trip to the host's memory, and
+    // no second for a fence of its own. Pairs with the acquire in src/completion.rs.
+    store_release_system(p.done, call.sequence << 16 | call.status);
   }
 }

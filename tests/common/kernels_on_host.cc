@@ -30,7 +30,6 @@ static double __ddiv_rn(double a, double b) { return a / b; }
 static float __double2float_rn(double a) { return static_cast<float>(a); }
 static void atomicOr(uint32_t* address, uint32_t value) { *address |= value; }
 static void __syncthreads() {}
-static void __threadfence_system() {}
 
 #include "tickrt.cu"
 
