@@ -25,10 +25,33 @@ pub struct Graph {
     pub nodes: Vec<Node>,
     #[prost(string, tag = "2")]
     pub name: String,
+    #[prost(message, repeated, tag = "5")]
+    pub initializers: Vec<Initializer>,
     #[prost(message, repeated, tag = "11")]
     pub inputs: Vec<Value>,
     #[prost(message, repeated, tag = "12")]
     pub outputs: Vec<Value>,
+}
+/// A float tensor whose values lie in another file.
+#[derive(Clone, PartialEq, Message)]
+pub struct Initializer {
+    #[prost(int64, repeated, packed = "false", tag = "1")]
+    pub shape: Vec<i64>,
+    #[prost(int32, tag = "2")]
+    pub element: i32,
+    #[prost(string, tag = "8")]
+    pub name: String,
+    #[prost(message, repeated, tag = "13")]
+    pub external: Vec<Entry>,
+    #[prost(int32, tag = "14")]
+    pub location: i32,
+}
+#[derive(Clone, PartialEq, Message)]
+pub struct Entry {
+    #[prost(string, tag = "1")]
+    pub key: String,
+    #[prost(string, tag = "2")]
+    pub value: String,
 }
 #[derive(Clone, PartialEq, Message)]
 pub struct Node {
@@ -91,9 +114,26 @@ pub fn node(name: &str, operator: &str, inputs: &[&str], outputs: &[&str]) -> No
     Node { inputs: owned(inputs), outputs: owned(outputs), name: name.to_owned(), operator: operator.to_owned() }
 }
 
+/// Weights of `count` floats, all of `file`.
+pub fn external(name: &str, count: i64, file: &str) -> Initializer {
+    let entry = |key: &str, value: String| Entry { key: key.to_owned(), value };
+    let external = vec![entry("location", file.to_owned()), entry("length", (count * 4).to_string())];
+    Initializer { shape: vec![1, count], element: 1, name: name.to_owned(), external, location: 1 }
+}
+
 /// A model of `nodes` between the values named.
 pub fn model(nodes: Vec<Node>, inputs: Vec<Value>, outputs: Vec<Value>) -> Vec<u8> {
-    let graph = Graph { nodes, name: "test".to_owned(), inputs, outputs };
+    model_with(Vec::new(), nodes, inputs, outputs)
+}
+
+/// As [`model`], with weights.
+pub fn model_with(
+    initializers: Vec<Initializer>,
+    nodes: Vec<Node>,
+    inputs: Vec<Value>,
+    outputs: Vec<Value>,
+) -> Vec<u8> {
+    let graph = Graph { nodes, name: "test".to_owned(), initializers, inputs, outputs };
     let opset = Opset { domain: String::new(), version: 17 };
     Model { ir_version: 8, graph: Some(graph), opsets: vec![opset] }.encode_to_vec()
 }

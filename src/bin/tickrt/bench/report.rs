@@ -74,6 +74,12 @@ fn batch(session: &Session) -> u64 {
     }
 }
 
+/// Threads that ONNX Runtime computes with; left to itself it takes all.
+fn cpu_threads(asked: usize) -> u64 {
+    let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (if asked == 0 { all() } else { asked }) as u64
+}
+
 /// One a path.
 pub fn records(args: &Args, paths: &[Path]) -> Outcome<Vec<Record>> {
     let machine = Machine::look(args.chain.device);
@@ -92,7 +98,7 @@ pub fn records(args: &Args, paths: &[Path]) -> Outcome<Vec<Record>> {
             precision: if on_tensorrt { model.precision.clone() } else { "fp32".to_owned() },
             semantics: "window".to_owned(),
             batch,
-            threads: 1,
+            threads: if path.kind == BackendKind::OrtCpu { cpu_threads(args.chain.threads) } else { 1 },
             sessions: 1,
             idle_ms: 0,
             load: "closed".to_owned(),
