@@ -630,7 +630,8 @@ impl Predictor {
         for (index, other) in self.entries.iter_mut().enumerate() {
             let backend = other.session.backend();
             let ends = index == entry || (finished && backend.on_gpu());
-            if !ends || !other.usable() {
+            // One that has failed before can still turn out to be lost.
+            if !ends || other.quarantined || (other.failed && !finished) {
                 continue;
             }
             other.failed = true;

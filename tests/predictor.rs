@@ -317,3 +317,23 @@ fn models_or_normalisations_that_differ_are_refused() {
     assert!(error.to_string().contains("one ONNX model"), "{error}");
     chain().allow_different_models().build().unwrap();
 }
+
+#[test]
+fn backend_that_has_failed_can_still_turn_out_to_be_lost() {
+    // The first call's error leaves CUDA alive; the second, in flight with it, finds the device lost.
+    let Chain { builder, tensorrt, cuda, .. } =
+        chain(Some(ErrorKind::OutOfMemory), 1, Health::Failed(LOST.into()), &config());
+    let mut predictor = builder.build().unwrap();
+    tensorrt.hold.store(true, Ordering::SeqCst);
+    let mut slot = predictor.input().unwrap();
+    slot.write(0, &[1.0_f32; 8]).unwrap();
+    let in_flight = slot.submit().unwrap();
+    assert_eq!(infer(&mut predictor, 2.0), (26.0, BackendKind::OrtCuda), "out of memory in the launch");
+    let mut out = [0.0_f32];
+    let answer = predictor.wait(in_flight, &mut out).unwrap();
+    assert_eq!((out[0], answer.backend), (8.0, BackendKind::OrtCpu));
+    assert!(tensorrt.quarantined.load(Ordering::SeqCst) && cuda.quarantined.load(Ordering::SeqCst));
+    let told: Vec<_> = predictor.passed_over().iter().map(|passed| (passed.backend, passed.reason.kind())).collect();
+    let (first, second) = (BackendKind::TensorRt, BackendKind::OrtCuda);
+    assert_eq!(told, [(first, ErrorKind::OutOfMemory), (first, LOST), (second, LOST)]);
+}
