@@ -24,7 +24,7 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::normalize::Normalization;
 use crate::onnx::Model;
-use crate::plan::Sidecar;
+use crate::plan::{Sidecar, hex};
 use crate::session::{Answer, AskedInput, Draft, Outputs, Session, Ticket};
 use crate::tensor::Element;
 
@@ -245,10 +245,6 @@ fn different_models(backend: BackendKind, expected: &str, got: &str) -> Error {
         .expected(format!("one ONNX model for every backend, sha256 {}", &expected[..12]))
         .got(format!("{} for {backend}", &got[..12]))
         .advice("build the plan from the model that ONNX Runtime gets, or say allow_different_models()")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unknown_normalization(plan: &Path, got: String) -> Error {
