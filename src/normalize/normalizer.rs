@@ -134,9 +134,7 @@ impl Normalizer {
         scale: impl Fn(T, f64, f64) -> f32,
     ) -> Result<()> {
         let input: &[T] = bytemuck::cast_slice(input);
-        let value = |to: usize| -> Result<f32> {
-            let from = self.source(to);
-            let stat = (from / self.stat_inner) % self.mean.len();
+        let value = |from: usize, stat: usize| -> Result<f32> {
             let x = input[from];
             if !x.finite() {
                 match self.non_finite {
@@ -156,22 +154,42 @@ impl Normalizer {
             })
         };
         if self.output_type == DataType::F16 {
-            for (to, out) in bytemuck::cast_slice_mut::<u8, f16>(output).iter_mut().enumerate() {
-                *out = f16::from_f32(value(to)?);
-            }
+            let output = bytemuck::cast_slice_mut::<u8, f16>(output);
+            self.each(|to, from, stat| value(from, stat).map(|y| output[to] = f16::from_f32(y)))
         } else {
-            for (to, out) in bytemuck::cast_slice_mut::<u8, f32>(output).iter_mut().enumerate() {
-                *out = value(to)?;
+            let output = bytemuck::cast_slice_mut::<u8, f32>(output);
+            self.each(|to, from, stat| value(from, stat).map(|y| output[to] = y))
+        }
+    }
+
+    /// Calls `visit` with each element's place in the network's tensor, its place in the input and that of its
+    /// statistic: counted up, since a division an element would take longer than all the rest.
+    fn each(&self, mut visit: impl FnMut(usize, usize, usize) -> Result<()>) -> Result<()> {
+        let stats = self.mean.len();
+        if self.channels == 1 {
+            let (mut stat, mut left) = (0, self.stat_inner);
+            for place in 0..self.count {
+                visit(place, place, stat)?;
+                left -= 1;
+                if left == 0 {
+                    left = self.stat_inner;
+                    stat = if stat + 1 == stats { 0 } else { stat + 1 };
+                }
+            }
+            return Ok(());
+        }
+        let mut to = 0;
+        for sample in (0..self.count).step_by(self.spatial * self.channels) {
+            for channel in 0..self.channels {
+                // Channels that move have one statistic each, or one for all.
+                let stat = if stats == 1 { 0 } else { channel };
+                for position in 0..self.spatial {
+                    visit(to, sample + position * self.channels + channel, stat)?;
+                    to += 1;
+                }
             }
         }
         Ok(())
-    }
-
-    /// Where the element that goes to place `to` lies in the input.
-    fn source(&self, to: usize) -> usize {
-        let sample = self.spatial * self.channels;
-        let (base, inside) = (to - to % sample, to % sample);
-        base + (inside % self.spatial) * self.channels + inside / self.spatial
     }
 }
 
