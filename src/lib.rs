@@ -44,6 +44,8 @@ mod session;
 #[cfg(feature = "tool")]
 pub mod stats;
 mod tensor;
+#[cfg(test)]
+mod test_support;
 mod window;
 
 pub use backend::{Backend, BackendKind};

@@ -437,10 +437,8 @@ impl Memory {
     fn slots(&self, signature: &Signature, depth: usize) -> Vec<SlotMemory> {
         let layout = SlotLayout::new(signature);
         let region = |slot: usize| {
-            move |&(start, bytes): &(usize, usize)| Region {
-                start: self.slots.host(slot * SlotLayout::new(signature).bytes + start),
-                bytes,
-            }
+            let base = slot * layout.bytes;
+            move |&(start, bytes): &(usize, usize)| Region { start: self.slots.host(base + start), bytes }
         };
         (0..depth)
             .map(|slot| SlotMemory {

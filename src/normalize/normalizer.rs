@@ -29,14 +29,6 @@ pub struct Normalizer {
 }
 
 impl Normalizer {
-    /// An input that goes through as it is.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Shape`] if the shape has a dynamic dimension.
-    pub fn identity(tensor: &TensorInfo, shape: &[i64]) -> Result<Self> {
-        Self::new(&Normalization::new(tensor.name.as_str(), tensor.data_type), tensor, shape, None)
-    }
-
     /// Checks `what` against the tensor and its shape. `row` is the length of a row of a rolling window, which is then
     /// the last axis of the input, whatever the network's shape.
     ///

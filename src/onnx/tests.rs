@@ -4,23 +4,11 @@ use proptest::prelude::*;
 
 use super::proto::{GraphProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto};
 use super::*;
-
-fn root() -> PathBuf {
-    ["TICKRT_TEST_ROOT", "CARGO_MANIFEST_DIR"].into_iter().find_map(std::env::var_os).expect("run by cargo").into()
-}
+use crate::test_support::{assert_refused, root};
 
 fn models() -> Vec<PathBuf> {
     let entries = fs::read_dir(root().join("models")).unwrap().map(|entry| entry.unwrap().path());
     entries.filter(|path| path.extension().is_some_and(|extension| extension == "onnx")).collect()
-}
-
-#[track_caller]
-fn assert_refused<T>(result: Result<T>, kind: ErrorKind, words: &[&str]) {
-    let error = result.err().expect("an error");
-    assert_eq!(error.kind(), kind, "{error}");
-    for word in words {
-        assert!(error.to_string().contains(word), "`{word}` is not in: {error}");
-    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::*;
 use crate::builder::{BuiltPlan, OptimizationProfile, Precision, ProfileShape};
 use crate::normalize::{Normalization, Stats};
 use crate::tensor::{DataType, IoMode, TensorInfo};
+use crate::test_support::assert_refused;
 
 const TRT: Version = Version { major: 10, minor: 16, patch: 1 };
 
@@ -95,15 +96,6 @@ fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
-}
-
-#[track_caller]
-fn assert_refused<T>(result: Result<T>, kind: ErrorKind, words: &[&str]) {
-    let error = result.err().expect("an error");
-    assert_eq!(error.kind(), kind, "{error}");
-    for word in words {
-        assert!(error.to_string().contains(word), "`{word}` is not in: {error}");
-    }
 }
 
 #[test]

@@ -1,5 +1,3 @@
-use std::path::PathBuf;
-
 use half::f16;
 
 use super::*;
@@ -9,12 +7,9 @@ use crate::onnx::proto::{
     AttributeProto, Dimension, DimensionValue, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto,
     TensorType, TypeProto, TypeValue, ValueInfoProto,
 };
+use crate::test_support::root;
 
 /// Where models/ lies: tests are built here and run elsewhere, too.
-fn root() -> PathBuf {
-    ["TICKRT_TEST_ROOT", "CARGO_MANIFEST_DIR"].into_iter().find_map(std::env::var_os).expect("run by cargo").into()
-}
-
 /// Whether ONNX Runtime is there. Where it was set up, it must be.
 fn runtime_is_there() -> bool {
     match OnnxRuntime::load(None) {
