@@ -10,13 +10,6 @@
 
 namespace tickrt {
 
-// A plain load. The host wrote the slot before the launch, so nothing older can be in a cache; and a volatile one would
-// cross PCIe for each thread alone: 40 us for 256 elements on an H100, where this takes 2.
-template <class T>
-__device__ T fetch(const T* address) {
-  return *address;
-}
-
 __device__ inline bool finite(float x) { return isfinite(x); }
 __device__ inline bool finite(double x) { return isfinite(x); }
 __device__ inline bool finite(__half x) { return !__hisinf(x) && !__hisnan(x); }
@@ -36,104 +29,211 @@ __device__ inline float scale(uint8_t x, double mean, double std) { return scale
 __device__ inline float scale(int16_t x, double mean, double std) { return scale(float(x), mean, std); }
 __device__ inline float scale(int32_t x, double mean, double std) { return scale(double(x), mean, std); }
 
-// The element at place `from` of the call's input. Of a window only the newest rows come with the call; they are kept
-// in the ring for the calls to come.
+// What a thread takes of the slot at once: a word, so that a warp's request is a whole line of 128 bytes on PCIe.
+//
+// Plain loads. The host wrote the slot before the launch, so nothing older can be in a cache; and volatile ones would
+// cross PCIe for each thread alone: 40 us for 256 elements on an H100, where these take 2.
+template <class T>
+struct alignas(sizeof(T) < 4 ? 4 : sizeof(T)) Word {
+  static constexpr uint32_t kElements = sizeof(T) < 4 ? 4 / sizeof(T) : 1;
+  T x[kElements];
+};
+
+// The element at place `from` of a window. Only the newest rows come with the call; they are kept in the ring for the
+// calls to come. The header may say that this call brings its input whole.
 template <class T>
 __device__ T take(const NormalizeTensor& t, const SlotHeader& header, uint32_t from) {
   const T* slot = reinterpret_cast<const T*>(t.source);
-  // The header is on its way over PCIe, too: what is surely or likely needed of the slot must not wait for it.
-  const bool likely = !t.ring || from + t.row >= t.rows * t.row;
+  // The header is on its way over PCIe, too: what is likely needed of the slot must not wait for it.
+  const bool likely = from + t.row >= t.rows * t.row;
   T x = T();
-  if (likely) x = fetch(slot + from);
-  if (!t.ring) return x;
-  if (!header.window) return likely ? x : fetch(slot + from);
+  if (likely) x = slot[from];
+  if (!header.window) return likely ? x : slot[from];
   const uint32_t time = from / t.row;
   uint32_t place = header.oldest + time;
   if (place >= t.rows) place -= t.rows;
   T* kept = reinterpret_cast<T*>(t.ring) + (size_t(header.symbol) * t.rows + place) * t.row + from % t.row;
   if (time + header.new_rows < t.rows) return *kept;
-  if (!likely) x = fetch(slot + from);
+  if (!likely) x = slot[from];
   *kept = x;
   return x;
 }
 
+// Element `from` of the input, scaled and stored.
 template <class T>
-__device__ void normalize(const NormalizeTensor& t, const SlotHeader& header, State* state) {
-  const double* means = reinterpret_cast<const double*>(t.mean);
-  const double* stds = reinterpret_cast<const double*>(t.std);
-  const uint32_t sample = t.spatial * t.channels;
-  // Over the input's order, not the output's: reads cross PCIe and must be whole, writes land in the L2 cache.
-  for (uint32_t from = blockIdx.x * blockDim.x + threadIdx.x; from < t.count; from += gridDim.x * blockDim.x) {
-    const uint32_t inside = from % sample;
-    const uint32_t to = from - inside + inside % t.channels * t.spatial + inside / t.channels;
-    const uint32_t stat = from / t.stat_inner % t.stat_count;
-    const T x = take<T>(t, header, from);
-    float y;
-    if (finite(x) || t.non_finite == NonFinite::Pass) {
-      y = scale(x, means[stat], stds[stat]);
-      y = y < t.lowest ? t.lowest : y > t.highest ? t.highest : y;  // NaN passes both comparisons
-    } else {
-      y = t.replacement;
-      if (t.non_finite == NonFinite::Refuse) atomicOr(&state->status, kStatusNonFiniteInput);
+__device__ void put(const NormalizeTensor& t, uint32_t from, T x, double mean, double std, State* state) {
+  float y;
+  if (finite(x) || t.non_finite == NonFinite::Pass) {
+    y = scale(x, mean, std);
+    y = y < t.lowest ? t.lowest : y > t.highest ? t.highest : y;  // NaN passes both comparisons
+  } else {
+    y = t.replacement;
+    if (t.non_finite == NonFinite::Refuse) atomicOr(&state->status, kStatusNonFiniteInput);
+  }
+  uint32_t to = from;
+  if (t.channels > 1) {  // a division each: not for those that stay where they are
+    const uint32_t inside = from % (t.spatial * t.channels);
+    to = from - inside + inside % t.channels * t.spatial + inside / t.channels;
+  }
+  if (t.output_type == DataType::F16) {
+    reinterpret_cast<__half*>(t.destination)[to] = __float2half_rn(y);
+  } else {
+    reinterpret_cast<float*>(t.destination)[to] = y;
+  }
+}
+
+__device__ inline uint32_t stat_of(const NormalizeTensor& t, uint32_t from) {
+  return from / t.stat_inner % t.stat_count;
+}
+
+// Over the input's order, not the output's: reads cross PCIe and must be whole, writes land in the L2 cache. The
+// statistics are asked for before the input, so that the two come together.
+template <class T>
+__device__ void normalize(const NormalizeTensor& t, State* state) {
+  constexpr uint32_t kElements = Word<T>::kElements;
+  const Word<T>* words = reinterpret_cast<const Word<T>*>(t.source);
+  const double* means = reinterpret_cast<const double*>(t.means);
+  const double* stds = reinterpret_cast<const double*>(t.stds);
+  const uint32_t count = (t.count + kElements - 1) / kElements;
+  for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) {
+    double mean[kElements], std[kElements];
+    for (uint32_t k = 0; k < kElements; ++k) {
+      const bool own = t.stat_count > 1;
+      mean[k] = own ? means[stat_of(t, i * kElements + k)] : t.mean;
+      std[k] = own ? stds[stat_of(t, i * kElements + k)] : t.std;
     }
-    if (t.output_type == DataType::F16) {
-      reinterpret_cast<__half*>(t.destination)[to] = __float2half_rn(y);
-    } else {
-      reinterpret_cast<float*>(t.destination)[to] = y;
+    // The slot's memory is whole lines: the last word may reach beyond the input, not beyond the slot.
+    const Word<T> word = words[i];
+    for (uint32_t k = 0; k < kElements; ++k) {
+      const uint32_t from = i * kElements + k;
+      if (from < t.count) put(t, from, word.x[k], mean[k], std[k], state);
     }
   }
 }
 
-// As it is, in the widest units that the size and both addresses allow.
+// The same of a rolling window, element by element, because a row may have any length.
 template <class T>
-__device__ void copy(const NormalizeTensor& t, const SlotHeader& header) {
+__device__ void normalize_window(const NormalizeTensor& t, const SlotHeader& header, State* state) {
+  const double* means = reinterpret_cast<const double*>(t.means);
+  const double* stds = reinterpret_cast<const double*>(t.stds);
+  for (uint32_t from = blockIdx.x * blockDim.x + threadIdx.x; from < t.count; from += gridDim.x * blockDim.x) {
+    const bool own = t.stat_count > 1;
+    const double mean = own ? means[stat_of(t, from)] : t.mean;
+    const double std = own ? stds[stat_of(t, from)] : t.std;
+    put(t, from, take<T>(t, header, from), mean, std, state);
+  }
+}
+
+// As it is, in words; in elements where a window's rows are counted in them.
+template <class T>
+__device__ void copy_window(const NormalizeTensor& t, const SlotHeader& header) {
   for (uint32_t from = blockIdx.x * blockDim.x + threadIdx.x; from < t.copy_bytes / sizeof(T);
        from += gridDim.x * blockDim.x) {
     reinterpret_cast<T*>(t.destination)[from] = take<T>(t, header, from);
   }
 }
 
+__device__ inline void copy(const NormalizeTensor& t) {
+  const uint32_t* from = reinterpret_cast<const uint32_t*>(t.source);
+  uint32_t* to = reinterpret_cast<uint32_t*>(t.destination);
+  const uint32_t words = t.copy_bytes / 4;
+  for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < words; i += gridDim.x * blockDim.x) to[i] = from[i];
+  const uint32_t last = words * 4 + threadIdx.x;
+  if (blockIdx.x == 0 && last < t.copy_bytes) {
+    reinterpret_cast<uint8_t*>(to)[last] = reinterpret_cast<const uint8_t*>(from)[last];
+  }
+}
+
+__device__ inline SlotHeader window_header(uint64_t address) { return *reinterpret_cast<const SlotHeader*>(address); }
+
+// The call's number goes with it to the publish kernel. One thread asks for it first, so that it crosses PCIe beside the
+// input, and hands it on last.
+class Sequence {
+ public:
+  __device__ explicit Sequence(uint64_t header) {
+    if (mine()) value_ = reinterpret_cast<const SlotHeader*>(header)->sequence;
+  }
+  __device__ void hand_on(State* state) const {
+    if (mine()) state->sequence = value_;
+  }
+
+ private:
+  __device__ static bool mine() { return blockIdx.x == 0 && threadIdx.x == 0; }
+  uint64_t value_ = 0;
+};
+
 }  // namespace tickrt
 
-extern "C" __global__ void __launch_bounds__(256) tickrt_normalize(const __grid_constant__ tickrt::NormalizeParams p) {
-  using namespace tickrt;
-  const SlotHeader* in_slot = reinterpret_cast<const SlotHeader*>(p.header);
-  SlotHeader header = {};
-  if (blockIdx.x == 0 && threadIdx.x == 0) header.sequence = fetch(&in_slot->sequence);
-  if (p.tensors[0].ring) {  // windows are for networks of one input
-    header.window = fetch(&in_slot->window);
-    header.symbol = fetch(&in_slot->symbol);
-    header.new_rows = fetch(&in_slot->new_rows);
-    header.oldest = fetch(&in_slot->oldest);
+// Networks of one input have kernels by its type: the less code, the sooner a kernel that nothing has cached has begun.
+#define TICKRT_NORMALIZE(name, type)                                                                           \
+  extern "C" __global__ void __launch_bounds__(256)                                                            \
+      tickrt_normalize_##name(const __grid_constant__ tickrt::NormalizeOneParams p) {                          \
+    const tickrt::Sequence sequence(p.header);                                                                 \
+    tickrt::State* state = reinterpret_cast<tickrt::State*>(p.state);                                          \
+    tickrt::normalize<type>(p.tensor, state);                                                                  \
+    sequence.hand_on(state);                                                                                   \
+  }                                                                                                            \
+  extern "C" __global__ void __launch_bounds__(256)                                                            \
+      tickrt_normalize_window_##name(const __grid_constant__ tickrt::NormalizeOneParams p) {                   \
+    const tickrt::Sequence sequence(p.header);                                                                 \
+    tickrt::State* state = reinterpret_cast<tickrt::State*>(p.state);                                          \
+    tickrt::normalize_window<type>(p.tensor, tickrt::window_header(p.header), state);                          \
+    sequence.hand_on(state);                                                                                   \
   }
-  State* state = reinterpret_cast<State*>(p.state);
+TICKRT_NORMALIZE(f32, float)
+TICKRT_NORMALIZE(f64, double)
+TICKRT_NORMALIZE(f16, __half)
+TICKRT_NORMALIZE(u8, uint8_t)
+TICKRT_NORMALIZE(i16, int16_t)
+TICKRT_NORMALIZE(i32, int32_t)
+#undef TICKRT_NORMALIZE
 
+extern "C" __global__ void __launch_bounds__(256)
+    tickrt_copy(const __grid_constant__ tickrt::NormalizeOneParams p) {
+  const tickrt::Sequence sequence(p.header);
+  tickrt::copy(p.tensor);
+  sequence.hand_on(reinterpret_cast<tickrt::State*>(p.state));
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    tickrt_copy_window(const __grid_constant__ tickrt::NormalizeOneParams p) {
+  using namespace tickrt;
+  const Sequence sequence(p.header);
+  const SlotHeader header = window_header(p.header);
+  switch (p.tensor.input_type) {
+    case DataType::F64:
+    case DataType::I64: copy_window<uint64_t>(p.tensor, header); break;
+    case DataType::F32:
+    case DataType::I32: copy_window<uint32_t>(p.tensor, header); break;
+    case DataType::F16:
+    case DataType::BF16:
+    case DataType::I16: copy_window<uint16_t>(p.tensor, header); break;
+    default: copy_window<uint8_t>(p.tensor, header);
+  }
+  sequence.hand_on(reinterpret_cast<State*>(p.state));
+}
+
+// Several inputs, and therefore no windows.
+extern "C" __global__ void __launch_bounds__(256)
+    tickrt_normalize_all(const __grid_constant__ tickrt::NormalizeParams p) {
+  using namespace tickrt;
+  const Sequence sequence(p.header);
+  State* state = reinterpret_cast<State*>(p.state);
   for (uint32_t i = 0; i < p.tensor_count; ++i) {
     const NormalizeTensor& t = p.tensors[i];
     if (t.copy_bytes) {
-      // A window's rows are counted in elements, so windows go element by element.
-      switch (t.input_type) {
-        case DataType::F64:
-        case DataType::I64: copy<uint64_t>(t, header); break;
-        case DataType::F32:
-        case DataType::I32: copy<uint32_t>(t, header); break;
-        case DataType::F16:
-        case DataType::BF16:
-        case DataType::I16: copy<uint16_t>(t, header); break;
-        default: copy<uint8_t>(t, header);
-      }
+      copy(t);
       continue;
     }
     switch (t.input_type) {
-      case DataType::F32: normalize<float>(t, header, state); break;
-      case DataType::F64: normalize<double>(t, header, state); break;
-      case DataType::F16: normalize<__half>(t, header, state); break;
-      case DataType::U8: normalize<uint8_t>(t, header, state); break;
-      case DataType::I16: normalize<int16_t>(t, header, state); break;
-      case DataType::I32: normalize<int32_t>(t, header, state); break;
+      case DataType::F32: normalize<float>(t, state); break;
+      case DataType::F64: normalize<double>(t, state); break;
+      case DataType::F16: normalize<__half>(t, state); break;
+      case DataType::U8: normalize<uint8_t>(t, state); break;
+      case DataType::I16: normalize<int16_t>(t, state); break;
+      case DataType::I32: normalize<int32_t>(t, state); break;
       default: break;  // Normalizer::new lets no other type through
     }
   }
-  // Last, because it waits for the header.
-  if (blockIdx.x == 0 && threadIdx.x == 0) state->sequence = header.sequence;
+  sequence.hand_on(state);
 }

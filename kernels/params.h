@@ -35,8 +35,10 @@ struct State {
 struct NormalizeTensor {
   uint64_t source;       // the slot's input memory, as the device sees it
   uint64_t destination;  // TensorRT's binding
-  uint64_t mean;         // double[stat_count]
-  uint64_t std;          // double[stat_count]
+  uint64_t means;        // double[stat_count]
+  uint64_t stds;         // double[stat_count]
+  double mean;           // the first of them: where there is one for all, nothing need be fetched
+  double std;
   uint64_t ring;         // [symbols][rows][row], in the input's type; 0 without windows
   uint32_t count;        // elements
   uint32_t spatial;      // positions and channels of a sample when channels move to the front; else 1 and 1
@@ -62,6 +64,15 @@ struct NormalizeParams {
   NormalizeTensor tensors[kMaxTensors];
 };
 
+// The same of a network with one input: what comes before and in tensors[0].
+struct NormalizeOneParams {
+  uint64_t header;
+  uint64_t state;
+  uint32_t tensor_count;
+  uint32_t unused;
+  NormalizeTensor tensor;
+};
+
 struct PublishTensor {
   uint64_t source;       // TensorRT's binding
   uint64_t destination;  // the slot's output memory, as the device sees it
@@ -71,7 +82,8 @@ struct PublishTensor {
 
 struct PublishParams {
   uint64_t state;  // State
-  uint64_t done;   // the slot's completion flag: sequence << 16 | status
+  uint64_t done;   // tickrt_publish: the slot's flag, sequence << 16 | status
+                   // tickrt_publish_in_band: its units, each (sequence << 8 | status) << 32 | 4 bytes of the answer
   uint32_t tensor_count;
   uint32_t unused;
   PublishTensor tensors[kMaxTensors];

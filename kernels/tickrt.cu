@@ -1,4 +1,6 @@
 // The kernels around the network: one fat binary, loaded through the driver.
+#include <cstddef>
+
 #include "normalize.cuh"
 #include "publish.cuh"
 
@@ -10,6 +12,7 @@ extern "C" __global__ void tickrt_layout(uint32_t* out) {
   out[1] = sizeof(State);
   out[2] = sizeof(NormalizeTensor);
   out[3] = sizeof(NormalizeParams);
+  static_assert(offsetof(NormalizeOneParams, tensor) == offsetof(NormalizeParams, tensors), "one is the other's front");
   out[4] = sizeof(PublishTensor);
   out[5] = sizeof(PublishParams);
 }

@@ -466,16 +466,62 @@ impl Drop for Module {
 }
 
 impl Function {
-    /// Launches on `stream`, with one parameter.
+    /// Launches on `stream`, with one parameter, once the work before it has ended.
     ///
     /// # Safety
-    /// `parameter` must be what the kernel takes, and every address in it valid until the work is done; the module
-    /// must be loaded.
+    /// `parameter` must begin with what the kernel takes, and every address in it be valid until the work is done; the
+    /// module must be loaded.
     pub(crate) unsafe fn launch<P>(self, stream: &Stream, blocks: u32, threads: u32, parameter: &P) -> Result<()> {
+        // SAFETY: passed on to the caller.
+        unsafe { self.launch_with(stream, blocks, threads, parameter, &mut []) }
+    }
+
+    /// As [`launch`](Self::launch), before the kernel before it has ended: this one waits for it by itself
+    /// (`griddepcontrol.wait`), on GPUs from compute capability 9.0 on.
+    ///
+    /// # Safety
+    /// As [`launch`](Self::launch), and the kernel must wait so before it touches memory.
+    pub(crate) unsafe fn launch_early<P>(
+        self,
+        stream: &Stream,
+        blocks: u32,
+        threads: u32,
+        parameter: &P,
+    ) -> Result<()> {
+        let mut attribute = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        };
+        // SAFETY: passed on to the caller.
+        unsafe { self.launch_with(stream, blocks, threads, parameter, std::slice::from_mut(&mut attribute)) }
+    }
+
+    unsafe fn launch_with<P>(
+        self,
+        stream: &Stream,
+        blocks: u32,
+        threads: u32,
+        parameter: &P,
+        attributes: &mut [sys::CUlaunchAttribute],
+    ) -> Result<()> {
         stream.device.bind()?;
         let mut parameters = [std::ptr::from_ref(parameter).cast_mut().cast::<c_void>()];
-        // SAFETY: passed on to the caller.
-        unsafe { result::launch_kernel(self.0, (blocks, 1, 1), (threads, 1, 1), 0, stream.handle, &mut parameters) }
+        let config = sys::CUlaunchConfig {
+            gridDimX: blocks,
+            gridDimY: 1,
+            gridDimZ: 1,
+            blockDimX: threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: 0,
+            hStream: stream.handle,
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: attributes.len() as u32,
+        };
+        // SAFETY: passed on to the caller; configuration and parameters are read before the call returns.
+        unsafe { sys::cuLaunchKernelEx(&raw const config, self.0, parameters.as_mut_ptr(), std::ptr::null_mut()) }
+            .result()
             .map_err(|error| cuda_error(error, "launch a kernel"))
     }
 }

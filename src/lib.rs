@@ -50,7 +50,7 @@ mod window;
 
 pub use backend::{Backend, BackendKind};
 pub use builder::*;
-pub use completion::{Completion, Status};
+pub use completion::{Completion, Done, Status, Unit};
 pub use config::{GapPolicy, SessionConfig, WindowConfig};
 pub use device::{Device, MemoryInfo};
 pub use engine::Engine;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, BackendKind, CallShape, Health, Signature, SlotMemory};
-use crate::completion::Status;
+use crate::completion::{Done, Status, Unit, in_band};
 use crate::config::SessionConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::tensor::{DataType, Element};
@@ -25,6 +25,8 @@ use crate::window::{Moment, Windows};
 /// ```
 pub struct Session {
     slots: Box<[Slot]>,
+    /// By shape: units of an answer in band.
+    words: Box<[usize]>,
     /// By slot and input: how many elements from the front have been written for the next call.
     written: Box<[usize]>,
     next: usize,
@@ -75,6 +77,8 @@ impl Answer {
 struct Slot {
     state: SlotState,
     shape: usize,
+    /// Units of its answer, where that comes in band.
+    words: usize,
     tag: u64,
     submitted: Instant,
     /// The window that was asked, so that another backend can answer in this one's place.
@@ -392,10 +396,15 @@ impl Session {
         if moment.is_none() {
             header.window = 0;
         }
+        let words = self.words[shape];
+        self.slots[index].words = words;
+        if self.finished(index, sequence).is_some() {
+            in_band::forget(self.units(index), sequence);
+        }
         self.backend.launch(index, shape)?;
         self.sequence = sequence;
         let Origin { tag, submitted } = origin;
-        self.slots[index] = Slot { state: SlotState::Asked(sequence), shape, tag, submitted, moment };
+        self.slots[index] = Slot { state: SlotState::Asked(sequence), shape, words, tag, submitted, moment };
         Ok(Ticket { session: self.id, slot: index as u32, sequence })
     }
 
@@ -523,8 +532,22 @@ impl Session {
 
     #[inline]
     fn finished(&self, index: usize, sequence: u64) -> Option<Status> {
-        // SAFETY: the backend's contract: the flag is valid as long as the backend.
-        unsafe { self.backend.slots()[index].done.as_ref() }.finished(sequence)
+        match self.backend.slots()[index].done {
+            // SAFETY: the backend's contract: the flag is valid as long as the backend.
+            Done::Flag(flag) => unsafe { flag.as_ref() }.finished(sequence),
+            Done::InBand(_) => in_band::finished(self.units(index), sequence),
+        }
+    }
+
+    /// The units of a slot whose answers come in band.
+    #[inline]
+    fn units(&self, index: usize) -> &[Unit] {
+        let words = self.slots[index].words;
+        match self.backend.slots()[index].done {
+            // SAFETY: the backend's contract: there is a unit for each word of the largest shape.
+            Done::InBand(units) => unsafe { std::slice::from_raw_parts(units.as_ptr(), words) },
+            Done::Flag(_) => &[],
+        }
     }
 
     // ---- 5. Read the answer.
@@ -543,6 +566,7 @@ impl Session {
         if status.0 & Status::NON_FINITE_INPUT != 0 {
             return Err(ErrorKind::NonFiniteInput.into());
         }
+        self.unpack(index);
         let signature = self.backend.signature();
         let outputs = Outputs { signature, shape: &signature.shapes[slot.shape], memory: &self.backend.slots()[index] };
         outputs.check(self.check_finite, self.output_range)?;
@@ -562,6 +586,24 @@ impl Session {
             submitted: slot.submitted,
             done,
         })
+    }
+
+    /// Moves an answer in band to the slot's outputs.
+    #[inline]
+    fn unpack(&mut self, index: usize) {
+        let mut units = self.units(index);
+        if units.is_empty() {
+            return;
+        }
+        let shape = &self.backend.signature().shapes[self.slots[index].shape];
+        for (output, region) in shape.outputs.iter().zip(&self.backend.slots()[index].outputs) {
+            let (these, rest) = units.split_at(output.count);
+            // SAFETY: the backend's contract: valid, aligned, large enough, and in band written by nobody else.
+            in_band::unpack(these, unsafe {
+                std::slice::from_raw_parts_mut(region.start.as_ptr().cast(), output.count)
+            });
+            units = rest;
+        }
     }
 
     #[inline]
@@ -668,9 +710,10 @@ impl Session {
             Some(windows) => Some(Windows::new(windows, &signature.shapes[0].inputs[0])?),
             None => None,
         };
-        let free = Slot { state: SlotState::Free, shape: 0, tag: 0, submitted: Instant::now(), moment: None };
+        let free = Slot { state: SlotState::Free, shape: 0, words: 0, tag: 0, submitted: Instant::now(), moment: None };
         let mut session = Self {
             slots: vec![free; backend.slots().len()].into(),
+            words: signature.shapes.iter().map(CallShape::words).collect(),
             written: vec![0; backend.slots().len() * signature.inputs.len()].into(),
             next: 0,
             sequence: 0,

@@ -11,21 +11,19 @@ use std::sync::OnceLock;
 
 use cases::Random;
 use half::{bf16, f16};
-use tickrt::backend::tensorrt::testing::{Host, HostKernel};
+use tickrt::backend::tensorrt::testing::{Host, HostRun, read_in_band};
 use tickrt::backend::{OutputShape, SlotHeader};
-use tickrt::{DataType, IoMode, Layout, Normalization, Normalizer, Stats, TensorInfo};
+use tickrt::{DataType, IoMode, Layout, Normalization, Normalizer, Stats, Status, TensorInfo};
 
-/// `tickrt_host_normalize` and `tickrt_host_publish`, compiled with CUDA's headers; `None` where they are missing.
-fn kernels() -> Option<(HostKernel, HostKernel)> {
-    static KERNELS: OnceLock<Option<(usize, usize)>> = OnceLock::new();
-    let (normalize, publish) = (*KERNELS.get_or_init(compile))?;
-    // SAFETY: the functions of kernels_on_host.cc have this type.
-    Some(unsafe {
-        (std::mem::transmute::<usize, HostKernel>(normalize), std::mem::transmute::<usize, HostKernel>(publish))
-    })
+/// `tickrt_host_run`, compiled with CUDA's headers; `None` where they are missing.
+fn kernels() -> Option<HostRun> {
+    static KERNELS: OnceLock<Option<usize>> = OnceLock::new();
+    let run = (*KERNELS.get_or_init(compile))?;
+    // SAFETY: the function of kernels_on_host.cc has this type.
+    Some(unsafe { std::mem::transmute::<usize, HostRun>(run) })
 }
 
-fn compile() -> Option<(usize, usize)> {
+fn compile() -> Option<usize> {
     let root = common::root();
     let cuda = std::env::var_os("CUDA_HOME").map(PathBuf::from);
     let sdk = std::env::var_os("TICKRT_SDK").map(|sdk| PathBuf::from(sdk).join("cuda"));
@@ -51,19 +49,18 @@ fn compile() -> Option<(usize, usize)> {
     assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
     let path = CString::new(library.to_str().unwrap()).unwrap();
     // SAFETY: opens the library just made, which has no initialisers, and leaves it open.
-    let (normalize, publish) = unsafe {
+    let run = unsafe {
         let handle: *mut c_void = libc::dlopen(path.as_ptr(), libc::RTLD_NOW);
         assert!(!handle.is_null());
-        (libc::dlsym(handle, c"tickrt_host_normalize".as_ptr()), libc::dlsym(handle, c"tickrt_host_publish".as_ptr()))
+        libc::dlsym(handle, c"tickrt_host_run".as_ptr())
     };
-    assert!(!normalize.is_null() && !publish.is_null());
-    Some((normalize as usize, publish as usize))
+    assert!(!run.is_null());
+    Some(run as usize)
 }
 
 fn host(ring_bytes: usize) -> Option<Host> {
-    let (normalize, publish) = kernels()?;
-    // SAFETY: they are those two.
-    Some(unsafe { Host::new(normalize, publish, ring_bytes) })
+    // SAFETY: it is that one.
+    Some(unsafe { Host::new(kernels()?, ring_bytes) })
 }
 
 #[test]
@@ -149,7 +146,7 @@ fn publish_delivers_every_type_and_then_the_number() {
         let refuse = Normalization::new("input", DataType::F32).clamp(-1.0, 1.0).non_finite(tickrt::NonFinite::Refuse);
         Normalizer::new(&refuse, &tensor, &[1, 4], None).unwrap()
     };
-    let mut sequence = (1_u64 << 40) + 5;
+    let (mut sequence, mut in_band) = ((1_u64 << 40) + 5, 0);
     for network in [DataType::F32, DataType::F16, DataType::Bf16, DataType::I64, DataType::U8] {
         for count in [1_usize, 3, 16, 257, 1000] {
             for input in [[1.0_f32, 2.0, 3.0, 4.0], [1.0, f32::NAN, 3.0, 4.0]] {
@@ -176,7 +173,21 @@ fn publish_delivers_every_type_and_then_the_number() {
                 assert_eq!(done, sequence << 16 | u64::from(refused));
                 // The status is for one call alone.
                 assert_eq!(host.publish(network, &shape, &output).1, sequence << 16);
+
+                let (_, refused) = host.normalize(&normalizer, 0, &header, bytemuck::cast_slice(&input));
+                let Some(units) = host.publish_in_band(network, &shape, &output) else {
+                    assert!(delivered.size() != 4 || count > 256, "{network} {count}");
+                    continue;
+                };
+                let (status, words) = read_in_band(&units, sequence).expect("every unit carries the call's number");
+                assert_eq!(bytemuck::cast_slice::<u32, u8>(&words), expected, "{network} {count} in band");
+                assert_eq!(status.0 & Status::NON_FINITE_INPUT != 0, refused);
+                assert!(read_in_band(&units, sequence + 1).is_none());
+                let units = host.publish_in_band(network, &shape, &output).unwrap();
+                assert_eq!(read_in_band(&units, sequence).unwrap().0, Status::default());
+                in_band += 1;
             }
         }
     }
+    assert_eq!(in_band, 3 * 3 * 2);
 }

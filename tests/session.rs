@@ -15,8 +15,9 @@ fn config() -> SessionConfig {
     SessionConfig { depth: 2, warm_up: 0, wait_limit: Duration::from_millis(20), ..SessionConfig::default() }
 }
 
+/// Its answers come in band; those of the predictor's tests have flags.
 fn session(config: &SessionConfig) -> (Session, Arc<Strings>) {
-    let backend = FakeBackend::new(BackendKind::Custom, 0.0, 8, config).with_health(Health::Running);
+    let backend = FakeBackend::new(BackendKind::Custom, 0.0, 8, config).with_health(Health::Running).in_band();
     let strings = Arc::clone(&backend.strings);
     (Session::start(Box::new(backend), config).unwrap(), strings)
 }

@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 
 use serde::{Deserialize, Serialize};
 
-use crate::completion::Completion;
+use crate::completion::Done;
 use crate::error::Result;
 use crate::normalize::Normalizer;
 use crate::tensor::{DataType, TensorInfo};
@@ -82,6 +82,14 @@ pub struct OutputShape {
     pub count: usize,
 }
 
+impl CallShape {
+    /// Elements of all outputs: the units of an answer in band.
+    #[must_use]
+    pub fn words(&self) -> usize {
+        self.outputs.iter().map(|output| output.count).sum()
+    }
+}
+
 impl OutputShape {
     /// Its size as it is delivered.
     #[must_use]
@@ -134,8 +142,8 @@ pub struct SlotMemory {
     pub inputs: Vec<Region>,
     /// One region an output, as delivered. Read by the session once `done` says so.
     pub outputs: Vec<Region>,
-    /// Says which call's answer lies in `outputs`.
-    pub done: NonNull<Completion>,
+    /// Says which call's answer is there, and brings it where it comes in band.
+    pub done: Done,
 }
 
 // SAFETY: addresses only; whoever follows them keeps the contract of `Backend`, which asks for one user at a time.
@@ -157,7 +165,8 @@ pub enum Health {
 /// # Safety
 /// The pointers of [`slots`](Self::slots) must stay valid and in place as long as the backend, and no two of them may
 /// overlap. A launched slot's outputs must be complete before its `done` shows the call's number, and nothing may
-/// write them, or read its header and inputs, from then until the next launch of that slot.
+/// write them, or read its header and inputs, from then until the next launch of that slot. In band, `done` points to a
+/// unit for each word of the largest shape, and nothing but the session writes `outputs`.
 pub unsafe trait Backend: Send {
     /// Which one.
     fn kind(&self) -> BackendKind;

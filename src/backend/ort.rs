@@ -24,7 +24,7 @@ use self::raw::{Binding, Value, check};
 use crate::backend::{
     Backend, BackendKind, CallShape, Health, OutputShape, Region, Signature, SlotHeader, SlotMemory, delivered_type,
 };
-use crate::completion::{Completion, Status};
+use crate::completion::{Completion, Done, Status};
 use crate::config::{ResolvedShape, SessionConfig};
 use crate::device::{Device, is_sticky};
 use crate::error::{Error, ErrorKind, Result};
@@ -235,8 +235,9 @@ unsafe impl Backend for OrtBackend {
         }
         let memory = &self.slots[slot];
         let call_shape = &self.signature.shapes[shape];
+        let Done::Flag(done) = memory.done else { unreachable!("`slot` gives each a flag") };
         // SAFETY: header and flag are initialised memory of this slot, which the session does not write meanwhile.
-        let (sequence, done) = unsafe { (memory.header.as_ref().sequence, memory.done.as_ref()) };
+        let (sequence, done) = unsafe { (memory.header.as_ref().sequence, done.as_ref()) };
         for (i, normalizer) in call_shape.inputs.iter().enumerate() {
             let Some(staging) = self.native.input_staging[i].as_ref().filter(|_| !normalizer.copy) else { continue };
             // SAFETY: both have these lengths for every shape (`slot` and `start` saw to it), are initialised, do not
@@ -466,7 +467,7 @@ fn slot(shapes: &[CallShape]) -> Result<(SlotMemory, Block)> {
         header: at(header).cast(),
         inputs: inputs.into_iter().map(region).collect(),
         outputs: outputs.into_iter().map(region).collect(),
-        done: at(done).cast(),
+        done: Done::Flag(at(done).cast()),
     };
     // Zeros are a valid header and a flag that no call has raised.
     Ok((memory, block))

@@ -16,6 +16,7 @@ use crate::backend::{
     Backend, BackendKind, CallShape, Health, OutputShape, Region, Signature, SlotHeader, SlotMemory, delivered_type,
 };
 use crate::builder::profile_for;
+use crate::completion::{Completion, Done, Unit, in_band};
 use crate::config::{ResolvedShape, SessionConfig};
 use crate::device::{Device, DeviceBuffer, Function, Graph, MappedBuffer, Module, Quarantine, Settle, Stream};
 use crate::engine::Engine;
@@ -47,7 +48,9 @@ struct DeviceSide {
     calls: Vec<Call>,
     contexts: Vec<NativeContext>,
     stream: Stream,
-    kernels: Kernels,
+    /// Whether the publish kernel is launched before TensorRT's last kernel has ended, and waits for it itself.
+    early_publish: bool,
+    _kernels: Module,
     memory: Memory,
     _engine: Engine,
     device_memory: u64,
@@ -59,14 +62,10 @@ struct Call {
     graph: Option<Graph>,
     normalize: NormalizeParams,
     publish: PublishParams,
+    normalize_kernel: Function,
+    publish_kernel: Function,
     blocks: u32,
     context: usize,
-}
-
-struct Kernels {
-    normalize: Function,
-    publish: Function,
-    _module: Module,
 }
 
 /// What the kernels and TensorRT read and write. Held, not touched: the addresses are in the graphs.
@@ -109,13 +108,15 @@ impl TensorRt {
         for context in &mut contexts {
             memory.bind(&signature, context)?;
         }
-        let kernels = Kernels::load(device)?;
+        let kernels = load_kernels(device)?;
         let slots = memory.slots(&signature, config.depth);
         let mut device_side = Quarantine::new(DeviceSide {
-            calls: memory.calls(&signature, config),
+            calls: memory.calls(&signature, config, &kernels)?,
             contexts,
             stream,
-            kernels,
+            // `griddepcontrol` came with Hopper.
+            early_publish: device.compute_capability() >= (9, 0),
+            _kernels: kernels,
             memory,
             _engine: engine.clone(),
             device_memory: 0,
@@ -137,8 +138,8 @@ impl TensorRt {
 }
 
 // SAFETY: the slots lie in `memory.slots`, which is neither moved nor freed before the backend is (quarantined, never);
-// `SlotLayout` gives each its own lines. publish.cuh writes the flag after the outputs with release order, and the
-// kernels of a slot run only after its launch.
+// `SlotLayout` gives each its own lines. publish.cuh writes the flag after the outputs with release order, or every unit
+// whole with its tag, and the kernels of a slot run only after its launch.
 unsafe impl Backend for TensorRt {
     fn kind(&self) -> BackendKind {
         BackendKind::TensorRt
@@ -207,27 +208,38 @@ impl DeviceSide {
             self.launch_parts(call)?;
             self.stream.settle(FIRST_CALL)?;
         }
-        for index in 0..self.calls.len() {
-            let Self { calls, contexts, stream, kernels, .. } = self;
-            let call = &calls[index];
-            let context = &mut contexts[call.context];
-            match stream.capture(|| enqueue_parts(call, context, stream, kernels)) {
-                Ok(graph) => self.calls[index].graph = Some(graph),
-                Err(error) if error.is_sticky() => return Err(error),
-                Err(error) => {
-                    // All or none: two ways of launching would have two latencies.
-                    self.calls.iter_mut().for_each(|call| call.graph = None);
-                    return Ok(Some(error.to_string()));
-                }
+        let mut captured = self.capture_all();
+        if self.early_publish && captured.as_ref().is_err_and(|error| !error.is_sticky()) {
+            // Drivers before 12.3 know no such edge in a graph.
+            self.early_publish = false;
+            captured = self.capture_all();
+        }
+        if let Err(error) = captured {
+            if error.is_sticky() {
+                return Err(error);
             }
+            // All or none: two ways of launching would have two latencies.
+            self.calls.iter_mut().for_each(|call| call.graph = None);
+            return Ok(Some(error.to_string()));
         }
         self.stream.settle(FIRST_CALL)?;
         Ok(None)
     }
 
+    fn capture_all(&mut self) -> Result<()> {
+        let Self { calls, contexts, stream, early_publish, .. } = self;
+        for call in calls {
+            let context = &mut contexts[call.context];
+            let graph = stream.capture(|| enqueue_parts(call, context, stream, *early_publish))?;
+            call.graph = Some(graph);
+        }
+        Ok(())
+    }
+
     fn launch_parts(&mut self, call: usize) -> Result<()> {
         let call = &self.calls[call];
-        let launched = enqueue_parts(call, &mut self.contexts[call.context], &self.stream, &self.kernels);
+        let context = &mut self.contexts[call.context];
+        let launched = enqueue_parts(call, context, &self.stream, self.early_publish);
         launched.inspect_err(|error| {
             // Half a call: its first kernel may still read the slot, and has left a status that no publish has cleared.
             if !error.is_sticky() && self.stream.settle(LAST_CALL).is_ok() {
@@ -245,17 +257,22 @@ impl Settle for DeviceSide {
 }
 
 /// What a call is made of.
-fn enqueue_parts(call: &Call, context: &mut NativeContext, stream: &Stream, kernels: &Kernels) -> Result<()> {
+fn enqueue_parts(call: &Call, context: &mut NativeContext, stream: &Stream, early_publish: bool) -> Result<()> {
     // SAFETY: kernels/params.h and the structures below agree (`layout_matches_the_kernels`); every address lies in
     // `Memory`, which outlives the stream's work.
     unsafe {
-        kernels.normalize.launch(stream, call.blocks, 256, &call.normalize)?;
+        call.normalize_kernel.launch(stream, call.blocks, 256, &call.normalize)?;
         if !context.enqueue(stream.as_raw()) {
             return Err(Error::new(ErrorKind::Execution, "run the network (enqueueV3)")
                 .got("TensorRT refused it")
                 .log(context.take_log()));
         }
-        kernels.publish.launch(stream, 1, if call.publish.is_small() { 32 } else { 256 }, &call.publish)
+        let threads = call.publish.threads();
+        if early_publish {
+            call.publish_kernel.launch_early(stream, 1, threads, &call.publish)
+        } else {
+            call.publish_kernel.launch(stream, 1, threads, &call.publish)
+        }
     }
 }
 
@@ -361,7 +378,9 @@ fn check_sizes(signature: &Signature) -> Result<()> {
 struct SlotLayout {
     inputs: Vec<(usize, usize)>,
     outputs: Vec<(usize, usize)>,
+    /// The flag, or the units of an answer in band.
     done: usize,
+    in_band: bool,
     bytes: usize,
 }
 
@@ -381,8 +400,10 @@ impl SlotLayout {
             .largest(signature.outputs.len(), |shape, output| shape.outputs[output].bytes())
             .map(&mut place)
             .collect();
-        let (done, _) = place(LINE);
-        Self { inputs, outputs, done, bytes: end }
+        let words = signature.shapes.iter().map(CallShape::words).max().unwrap_or(0);
+        let in_band = signature.shapes.iter().all(|shape| in_band::fits(&shape.outputs));
+        let (done, _) = place(if in_band { words * size_of::<Unit>() } else { size_of::<Completion>() });
+        Self { inputs, outputs, done, in_band, bytes: end }
     }
 }
 
@@ -445,28 +466,33 @@ impl Memory {
                 header: self.slots.host(slot * layout.bytes).cast(),
                 inputs: layout.inputs.iter().map(region(slot)).collect(),
                 outputs: layout.outputs.iter().map(region(slot)).collect(),
-                done: self.slots.host(slot * layout.bytes + layout.done).cast(),
+                done: {
+                    let done = self.slots.host(slot * layout.bytes + layout.done);
+                    if layout.in_band { Done::InBand(done.cast()) } else { Done::Flag(done.cast()) }
+                },
             })
             .collect()
     }
 
-    fn calls(&self, signature: &Signature, config: &SessionConfig) -> Vec<Call> {
+    fn calls(&self, signature: &Signature, config: &SessionConfig, kernels: &Module) -> Result<Vec<Call>> {
         let layout = SlotLayout::new(signature);
+        let windows = config.windows.is_some();
         let mut calls = Vec::new();
         for (number, shape) in signature.shapes.iter().enumerate() {
-            let largest = shape.inputs.iter().map(|input| input.count).max().unwrap_or(1);
             for slot in 0..config.depth {
                 let base = slot * layout.bytes;
                 calls.push(Call {
                     graph: None,
                     normalize: self.normalize_params(number, shape, &layout, base, config),
                     publish: self.publish_params(signature, shape, &layout, base),
-                    blocks: largest.div_ceil(256).clamp(1, 256) as u32,
+                    normalize_kernel: kernels.function(params::normalize_kernel(&shape.inputs, windows))?,
+                    publish_kernel: kernels.function(params::publish_kernel(layout.in_band))?,
+                    blocks: params::blocks(&shape.inputs, windows),
                     context: number,
                 });
             }
         }
-        calls
+        Ok(calls)
     }
 
     fn normalize_params(
@@ -485,12 +511,12 @@ impl Memory {
         };
         let row = config.windows.as_ref().map_or(0, |windows| windows.row);
         for (input, normalizer) in shape.inputs.iter().enumerate() {
-            let [mean, std] = &self.stats[number][input];
+            let [means, stds] = &self.stats[number][input];
             let addresses = Addresses {
                 source: self.slots.address(base + layout.inputs[input].0),
                 destination: self.inputs[input].address(),
-                mean: mean.address(),
-                std: std.address(),
+                means: means.address(),
+                stds: stds.address(),
                 ring: self.rings.as_ref().map_or(0, DeviceBuffer::address),
             };
             params.tensors[input] = NormalizeTensor::new(normalizer, row, addresses);
@@ -529,25 +555,18 @@ impl Signature {
 
 // ---- Kernels.
 
-impl Kernels {
-    #[cfg(tickrt_kernels)]
-    fn load(device: &Arc<Device>) -> Result<Self> {
-        #[repr(align(64))]
-        struct Aligned<T: ?Sized>(T);
-        static FAT_BINARY: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/tickrt.fatbin")));
-        let module = Module::load(device, &FAT_BINARY.0)?;
-        Ok(Self {
-            normalize: module.function(c"tickrt_normalize")?,
-            publish: module.function(c"tickrt_publish")?,
-            _module: module,
-        })
-    }
+#[cfg(tickrt_kernels)]
+fn load_kernels(device: &Arc<Device>) -> Result<Module> {
+    #[repr(align(64))]
+    struct Aligned<T: ?Sized>(T);
+    static FAT_BINARY: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/tickrt.fatbin")));
+    Module::load(device, &FAT_BINARY.0)
+}
 
-    #[cfg(not(tickrt_kernels))]
-    fn load(_: &Arc<Device>) -> Result<Self> {
-        Err(Error::new(ErrorKind::Unsupported, "load the kernels")
-            .expected("a tickrt that was built with nvcc")
-            .got("one that was built without")
-            .advice("run scripts/setup or set CUDA_HOME, and build again"))
-    }
+#[cfg(not(tickrt_kernels))]
+fn load_kernels(_: &Arc<Device>) -> Result<Module> {
+    Err(Error::new(ErrorKind::Unsupported, "load the kernels")
+        .expected("a tickrt that was built with nvcc")
+        .got("one that was built without")
+        .advice("run scripts/setup or set CUDA_HOME, and build again"))
 }

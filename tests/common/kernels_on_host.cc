@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -30,6 +31,11 @@ static double __ddiv_rn(double a, double b) { return a / b; }
 static float __double2float_rn(double a) { return static_cast<float>(a); }
 static void atomicOr(uint32_t* address, uint32_t value) { *address |= value; }
 static void __syncthreads() {}
+[[maybe_unused]] static uint32_t __float_as_uint(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
 
 #include "tickrt.cu"
 
@@ -46,10 +52,21 @@ static void run(void (*kernel)(Params), const void* params, uint32_t blocks, uin
   }
 }
 
-extern "C" void tickrt_host_normalize(const void* params, uint32_t blocks, uint32_t threads) {
-  run<const NormalizeParams>(tickrt_normalize, params, blocks, threads);
-}
-
-extern "C" void tickrt_host_publish(const void* params, uint32_t blocks, uint32_t threads) {
-  run<const PublishParams>(tickrt_publish, params, blocks, threads);
+// Whether there is a kernel of that name.
+extern "C" bool tickrt_host_run(const char* name, const void* params, uint32_t blocks, uint32_t threads) {
+#define KERNEL(kernel, Params)                       \
+  if (std::strcmp(name, #kernel) == 0) {             \
+    run<const Params>(kernel, params, blocks, threads); \
+    return true;                                     \
+  }
+#define KERNELS(type)                                          \
+  KERNEL(tickrt_normalize_##type, NormalizeOneParams)          \
+  KERNEL(tickrt_normalize_window_##type, NormalizeOneParams)
+  KERNELS(f32) KERNELS(f64) KERNELS(f16) KERNELS(u8) KERNELS(i16) KERNELS(i32)
+  KERNEL(tickrt_copy, NormalizeOneParams)
+  KERNEL(tickrt_copy_window, NormalizeOneParams)
+  KERNEL(tickrt_normalize_all, NormalizeParams)
+  KERNEL(tickrt_publish, PublishParams)
+  KERNEL(tickrt_publish_in_band, PublishParams)
+  return false;
 }

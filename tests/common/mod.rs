@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tickrt::backend::{CallShape, Health, OutputShape, Region, Signature, SlotHeader, SlotMemory};
 use tickrt::{
-    Backend, BackendKind, Completion, DataType, Device, Error, ErrorKind, IoMode, Library, Normalization, Normalizer,
-    Preference, Result, SessionConfig, Status, TensorInfo,
+    Backend, BackendKind, Completion, DataType, Device, Done, Error, ErrorKind, IoMode, Library, Normalization,
+    Normalizer, Preference, Result, SessionConfig, Status, TensorInfo, Unit,
 };
 
 /// The repository, or what of it was carried to the machine that tests.
@@ -103,6 +103,7 @@ pub struct FakeBackend {
 struct Slot {
     header: SlotHeader,
     done: Completion,
+    unit: Unit,
     output: [f32; 16],
     input: [f32; 64],
 }
@@ -129,6 +130,7 @@ impl FakeBackend {
                 Box::new(Slot {
                     header: SlotHeader::default(),
                     done: Completion::default(),
+                    unit: Unit::default(),
                     output: [0.0; 16],
                     input: [0.0; 64],
                 })
@@ -140,7 +142,7 @@ impl FakeBackend {
                 header: NonNull::from(&mut slot.header),
                 inputs: vec![Region { start: NonNull::from(&mut slot.input).cast(), bytes: elements * 4 }],
                 outputs: vec![Region { start: NonNull::from(&mut slot.output).cast(), bytes: 4 }],
-                done: NonNull::from(&mut slot.done),
+                done: Done::Flag(NonNull::from(&mut slot.done)),
             })
             .collect();
         let strings = Arc::new(Strings { launches_left: AtomicUsize::new(usize::MAX), ..Strings::default() });
@@ -168,6 +170,14 @@ impl FakeBackend {
     /// Keeps rings of its own, as TensorRT's backend does.
     pub fn with_rings(mut self) -> Self {
         self.rings = Some(HashMap::new());
+        self
+    }
+
+    /// Answers in band, as TensorRT's backend does where answers are small.
+    pub fn in_band(mut self) -> Self {
+        for (slot, memory) in self.slots.iter_mut().zip(&mut self._memory) {
+            slot.done = Done::InBand(NonNull::from(&mut memory.unit));
+        }
         self
     }
 
@@ -212,8 +222,15 @@ impl FakeBackend {
             let normalizer = &self.signature.shapes[0].inputs[0];
             let outcome = normalizer.apply(input, bytemuck::cast_slice_mut(&mut normalized));
             let status = Status(if outcome.is_err() { Status::NON_FINITE_INPUT } else { 0 });
-            *memory.outputs[0].start.as_ptr().cast::<f32>() = normalized.iter().sum::<f32>() + self.bias;
-            memory.done.as_ref().publish(memory.header.as_ref().sequence, status);
+            let sequence = memory.header.as_ref().sequence;
+            let answer = normalized.iter().sum::<f32>() + self.bias;
+            match memory.done {
+                Done::Flag(done) => {
+                    *memory.outputs[0].start.as_ptr().cast::<f32>() = answer;
+                    done.as_ref().publish(sequence, status);
+                }
+                Done::InBand(unit) => unit.as_ref().publish(sequence, status, answer.to_bits()),
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The structures of `kernels/params.h`; `tests/kernels.rs` compares their sizes with those that nvcc gives them.
 
+use std::ffi::CStr;
+
 use crate::backend::OutputShape;
 use crate::normalize::{NonFinite, Normalizer};
 use crate::tensor::DataType;
@@ -20,8 +22,10 @@ pub(super) struct State {
 pub(super) struct NormalizeTensor {
     pub(super) source: u64,
     pub(super) destination: u64,
-    pub(super) mean: u64,
-    pub(super) std: u64,
+    pub(super) means: u64,
+    pub(super) stds: u64,
+    pub(super) mean: f64,
+    pub(super) std: f64,
     pub(super) ring: u64,
     pub(super) count: u32,
     pub(super) spatial: u32,
@@ -68,10 +72,51 @@ pub(super) struct PublishParams {
     pub(super) tensors: [PublishTensor; MAX_TENSORS],
 }
 
+/// The normalise kernel for a call with these inputs. Networks of one input have kernels by its type, which start sooner.
+pub(super) fn normalize_kernel(inputs: &[Normalizer], windows: bool) -> &'static CStr {
+    let [input] = inputs else { return c"tickrt_normalize_all" };
+    match (input.copy, windows) {
+        (true, false) => return c"tickrt_copy",
+        (true, true) => return c"tickrt_copy_window",
+        _ => {}
+    }
+    match (input.input_type, windows) {
+        (DataType::F32, false) => c"tickrt_normalize_f32",
+        (DataType::F64, false) => c"tickrt_normalize_f64",
+        (DataType::F16, false) => c"tickrt_normalize_f16",
+        (DataType::U8, false) => c"tickrt_normalize_u8",
+        (DataType::I16, false) => c"tickrt_normalize_i16",
+        (DataType::I32, false) => c"tickrt_normalize_i32",
+        (DataType::F32, true) => c"tickrt_normalize_window_f32",
+        (DataType::F64, true) => c"tickrt_normalize_window_f64",
+        (DataType::F16, true) => c"tickrt_normalize_window_f16",
+        (DataType::U8, true) => c"tickrt_normalize_window_u8",
+        (DataType::I16, true) => c"tickrt_normalize_window_i16",
+        (DataType::I32, true) => c"tickrt_normalize_window_i32",
+        (other, _) => unreachable!("Normalizer::new refused {other}"),
+    }
+}
+
+/// The publish kernel for an answer that comes in band, or else behind its flag.
+pub(super) fn publish_kernel(in_band: bool) -> &'static CStr {
+    if in_band { c"tickrt_publish_in_band" } else { c"tickrt_publish" }
+}
+
+/// Elements that a thread of the normalise kernel takes at once: `Word<T>::kElements`.
+fn elements_a_thread(normalizer: &Normalizer, windows: bool) -> usize {
+    if windows { 1 } else { (4 / normalizer.input_type.size()).max(1) }
+}
+
+/// Blocks of 256 threads for a call with these inputs; more work than that many threads is done in turns.
+pub(super) fn blocks(inputs: &[Normalizer], windows: bool) -> u32 {
+    let threads = |input: &Normalizer| input.count.div_ceil(elements_a_thread(input, windows));
+    inputs.iter().map(threads).max().unwrap_or(1).div_ceil(256).clamp(1, 256) as u32
+}
+
 impl PublishParams {
     /// One warp is enough, and starts sooner than a block.
-    pub(super) fn is_small(&self) -> bool {
-        self.tensors.iter().all(|tensor| tensor.count <= 512)
+    pub(super) fn threads(&self) -> u32 {
+        if self.tensors.iter().all(|tensor| tensor.count <= 512) { 32 } else { 256 }
     }
 }
 
@@ -80,8 +125,8 @@ impl PublishParams {
 pub(super) struct Addresses {
     pub(super) source: u64,
     pub(super) destination: u64,
-    pub(super) mean: u64,
-    pub(super) std: u64,
+    pub(super) means: u64,
+    pub(super) stds: u64,
     /// 0 without windows.
     pub(super) ring: u64,
 }
@@ -97,8 +142,10 @@ impl NormalizeTensor {
         Self {
             source: at.source,
             destination: at.destination,
-            mean: at.mean,
-            std: at.std,
+            means: at.means,
+            stds: at.stds,
+            mean: normalizer.mean.first().copied().unwrap_or_default(),
+            std: normalizer.std.first().copied().unwrap_or_default(),
             ring: at.ring,
             count: normalizer.count as u32,
             spatial: normalizer.spatial as u32,

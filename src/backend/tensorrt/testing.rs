@@ -1,6 +1,6 @@
 //! For the tests that hold the kernels against the scalar version: on a GPU, and compiled for the host.
 
-use std::ffi::c_void;
+use std::ffi::{c_char, c_void};
 use std::ptr::NonNull;
 
 use super::*;
@@ -11,11 +11,11 @@ use crate::tensor::DataType;
 /// # Errors
 /// Those of CUDA.
 pub fn layout(device: &Arc<Device>) -> Result<([u32; 6], [u32; 6])> {
-    let kernels = Kernels::load(device)?;
+    let kernels = load_kernels(device)?;
     let stream = Stream::new(device, 0)?;
     let out = DeviceBuffer::new(device, 24, "sizes", "")?;
     // SAFETY: the kernel writes six numbers to its one parameter.
-    unsafe { kernels._module.function(c"tickrt_layout")?.launch(&stream, 1, 1, &out.address())? };
+    unsafe { kernels.function(c"tickrt_layout")?.launch(&stream, 1, 1, &out.address())? };
     stream.settle(FIRST_CALL)?;
     let rust = [
         size_of::<SlotHeader>(),
@@ -34,7 +34,7 @@ pub fn layout(device: &Arc<Device>) -> Result<([u32; 6], [u32; 6])> {
 /// # Errors
 /// Those of CUDA.
 pub fn normalize(device: &Arc<Device>, normalizer: &Normalizer, input: &[u8]) -> Result<Option<Vec<u8>>> {
-    let kernels = Kernels::load(device)?;
+    let kernels = load_kernels(device)?;
     let shape = CallShape { inputs: vec![normalizer.clone()], outputs: Vec::new() };
     let tensor = |mode| TensorInfo { name: String::new(), mode, data_type: normalizer.output_type, shape: vec![] };
     let signature = Signature { inputs: vec![tensor(IoMode::Input)], outputs: vec![], shapes: vec![shape] };
@@ -42,25 +42,24 @@ pub fn normalize(device: &Arc<Device>, normalizer: &Normalizer, input: &[u8]) ->
     let activations = DeviceBuffer::new(device, 1, "nothing", "")?;
     let memory = Memory::new(device, &signature, &config, activations)?;
     let stream = Stream::new(device, 0)?;
-    let call = memory.calls(&signature, &config).remove(0);
+    let call = memory.calls(&signature, &config, &kernels)?.remove(0);
     let slot = memory.slots(&signature, 1).remove(0);
     // SAFETY: the region is as large as the input; nothing runs yet.
     unsafe { slot.inputs[0].start.copy_from_nonoverlapping(NonNull::from(input).cast(), input.len()) };
     // SAFETY: as in `enqueue_parts`.
-    unsafe { kernels.normalize.launch(&stream, call.blocks, 256, &call.normalize)? };
+    unsafe { call.normalize_kernel.launch(&stream, call.blocks, 256, &call.normalize)? };
     stream.settle(FIRST_CALL)?;
     let state: Vec<State> = memory.state.read()?;
     let refused = state[0].status != 0;
     Ok((!refused).then_some(memory.inputs[0].read()?))
 }
 
-/// A kernel compiled for the host: its parameters, blocks, threads of a block.
-pub type HostKernel = unsafe extern "C" fn(*const c_void, u32, u32);
+/// Runs a kernel compiled for the host: its name, its parameters, blocks, threads of a block. Whether there is such a one.
+pub type HostRun = unsafe extern "C" fn(*const c_char, *const c_void, u32, u32) -> bool;
 
 /// What a device would hold between the calls of one slot.
 pub struct Host {
-    normalize: HostKernel,
-    publish: HostKernel,
+    run: HostRun,
     state: State,
     ring: Vec<u64>,
 }
@@ -69,10 +68,10 @@ impl Host {
     /// `ring_bytes` for all symbols together, 0 without windows.
     ///
     /// # Safety
-    /// The functions must be `tickrt_host_normalize` and `tickrt_host_publish` of `tests/common/kernels_on_host.cc`.
+    /// The function must be `tickrt_host_run` of `tests/common/kernels_on_host.cc`.
     #[must_use]
-    pub unsafe fn new(normalize: HostKernel, publish: HostKernel, ring_bytes: usize) -> Self {
-        Self { normalize, publish, state: bytemuck::Zeroable::zeroed(), ring: vec![0; ring_bytes.div_ceil(8)] }
+    pub unsafe fn new(run: HostRun, ring_bytes: usize) -> Self {
+        Self { run, state: bytemuck::Zeroable::zeroed(), ring: vec![0; ring_bytes.div_ceil(8)] }
     }
 
     /// One call's input through the normalise kernel: what the network gets, and whether the kernel refused it. `row` is
@@ -100,14 +99,23 @@ impl Host {
             Addresses {
                 source: source.as_ptr() as u64,
                 destination: destination.as_mut_ptr() as u64,
-                mean: normalizer.mean.as_ptr() as u64,
-                std: normalizer.std.as_ptr() as u64,
+                means: normalizer.mean.as_ptr() as u64,
+                stds: normalizer.std.as_ptr() as u64,
                 ring: if row == 0 { 0 } else { self.ring.as_mut_ptr() as u64 },
             },
         );
         // Two blocks and few threads, so that elements are shared out and strides are taken.
-        // SAFETY: the caller of `new` has promised the kernel; every address is that of memory of the size it takes.
-        unsafe { (self.normalize)((&raw const params).cast(), 2, 32) };
+        let kernel = params::normalize_kernel(std::slice::from_ref(normalizer), row > 0);
+        // SAFETY: the caller of `new` has promised the kernels; every address is that of memory of the size they take.
+        assert!(unsafe { (self.run)(kernel.as_ptr(), (&raw const params).cast(), 2, 32) }, "{kernel:?}");
+        if row == 0 {
+            // The kernel for several inputs does the same with one.
+            let mut again = aligned(normalizer.output_bytes());
+            params.tensors[0].destination = again.as_mut_ptr() as u64;
+            // SAFETY: as above.
+            assert!(unsafe { (self.run)(c"tickrt_normalize_all".as_ptr(), (&raw const params).cast(), 2, 32) });
+            assert_eq!(destination, again, "tickrt_normalize_all");
+        }
         let network = bytemuck::cast_slice(&destination)[..normalizer.output_bytes()].to_vec();
         (network, self.state.status != 0)
     }
@@ -115,13 +123,48 @@ impl Host {
     /// One output through the publish kernel: what is delivered, and the flag.
     pub fn publish(&mut self, network: DataType, delivered: &OutputShape, output: &[u64]) -> (Vec<u8>, u64) {
         let (mut memory, mut done) = (vec![0_u64; delivered.bytes().div_ceil(8)], 0_u64);
-        let mut params: PublishParams = bytemuck::Zeroable::zeroed();
-        (params.state, params.done) = (&raw mut self.state as u64, &raw mut done as u64);
-        params.tensor_count = 1;
-        let (source, destination) = (output.as_ptr() as u64, memory.as_mut_ptr() as u64);
-        params.tensors[0] = PublishTensor::new(network, delivered, source, destination);
-        // SAFETY: as in `normalize`.
-        unsafe { (self.publish)((&raw const params).cast(), 1, if params.is_small() { 32 } else { 256 }) };
+        self.run_publish(network, delivered, output, memory.as_mut_ptr() as u64, &raw mut done as u64, false);
         (bytemuck::cast_slice(&memory)[..delivered.bytes()].to_vec(), done)
     }
+
+    /// The same in band: the units, or `None` where the answer cannot come so.
+    pub fn publish_in_band(
+        &mut self,
+        network: DataType,
+        delivered: &OutputShape,
+        output: &[u64],
+    ) -> Option<Vec<crate::Unit>> {
+        if !in_band::fits(std::slice::from_ref(delivered)) {
+            return None;
+        }
+        let mut units: Vec<crate::Unit> = (0..delivered.count).map(|_| crate::Unit::default()).collect();
+        self.run_publish(network, delivered, output, 0, units.as_mut_ptr() as u64, true);
+        Some(units)
+    }
+
+    fn run_publish(
+        &mut self,
+        network: DataType,
+        delivered: &OutputShape,
+        output: &[u64],
+        destination: u64,
+        done: u64,
+        in_band: bool,
+    ) {
+        let mut params: PublishParams = bytemuck::Zeroable::zeroed();
+        (params.state, params.done, params.tensor_count) = (&raw mut self.state as u64, done, 1);
+        params.tensors[0] = PublishTensor::new(network, delivered, output.as_ptr() as u64, destination);
+        let kernel = params::publish_kernel(in_band);
+        // SAFETY: as in `normalize`.
+        assert!(unsafe { (self.run)(kernel.as_ptr(), (&raw const params).cast(), 1, params.threads()) }, "{kernel:?}");
+    }
+}
+
+/// What the session reads of units: the call's status and the words, once all are there.
+#[must_use]
+pub fn read_in_band(units: &[crate::Unit], sequence: u64) -> Option<(crate::Status, Vec<u32>)> {
+    let status = in_band::finished(units, sequence)?;
+    let mut words = vec![0; units.len()];
+    in_band::unpack(units, &mut words);
+    Some((status, words))
 }
