@@ -146,20 +146,66 @@ __device__ inline void copy(const NormalizeTensor& t) {
 
 __device__ inline SlotHeader window_header(uint64_t address) { return *reinterpret_cast<const SlotHeader*>(address); }
 
-// The call's number goes with it to the publish kernel. One thread asks for it first, so that it crosses PCIe beside the
-// input, and hands it on last.
-class Sequence {
+__device__ inline uint64_t load_acquire_system(const uint64_t* address) {
+#ifdef __CUDA_ARCH__
+  uint64_t value;
+  asm volatile("ld.acquire.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(address) : "memory");
+  return value;
+#else
+  return __atomic_load_n(address, __ATOMIC_ACQUIRE);
+#endif
+}
+
+__device__ inline uint64_t nanoseconds() {
+#ifdef __CUDA_ARCH__
+  uint64_t now;
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+  return now;
+#else
+  static uint64_t now = 0;  // a clock that every look advances
+  return now += 1000;
+#endif
+}
+
+// Whether the call that this launch is ahead of came in time: nothing on the GPU may wait for ever.
+__device__ inline bool await_call(const SlotHeader* header, uint64_t awaited, uint32_t patience_us) {
+  const uint64_t until = nanoseconds() + uint64_t(patience_us) * 1000;
+  do {
+    // Pairs with the release in src/session.rs: the input is there.
+    if (load_acquire_system(&header->sequence) == awaited) return true;
+  } while (nanoseconds() < until);
+  return false;
+}
+
+// The call that a launch is for. Its number goes with it to the publish kernel: one thread asks for it first, so that it
+// crosses PCIe beside the input, and hands it on last.
+class Call {
  public:
-  __device__ explicit Sequence(uint64_t header) {
-    if (mine()) value_ = reinterpret_cast<const SlotHeader*>(header)->sequence;
+  __device__ Call(uint64_t address, uint32_t patience_us, State* state) : state_(state) {
+    const SlotHeader* header = reinterpret_cast<const SlotHeader*>(address);
+    if (patience_us == 0) {
+      if (speaks_for_all()) sequence_ = header->sequence;
+      return;
+    }
+    // Each block decides for itself; one that gave up makes the call void.
+    bool came = false;
+    if (threadIdx.x == 0) {
+      sequence_ = header->awaited;
+      came = await_call(header, sequence_, patience_us);
+      if (!came) atomicOr(&state->status, kStatusExpired);
+    }
+    came_ = __syncthreads_or(came);
   }
-  __device__ void hand_on(State* state) const {
-    if (mine()) state->sequence = value_;
+  __device__ bool came() const { return came_; }
+  __device__ void hand_on() const {
+    if (speaks_for_all()) state_->sequence = sequence_;
   }
 
  private:
-  __device__ static bool mine() { return blockIdx.x == 0 && threadIdx.x == 0; }
-  uint64_t value_ = 0;
+  __device__ static bool speaks_for_all() { return blockIdx.x == 0 && threadIdx.x == 0; }
+  State* state_;
+  uint64_t sequence_ = 0;
+  bool came_ = true;
 };
 
 }  // namespace tickrt
@@ -168,17 +214,17 @@ class Sequence {
 #define TICKRT_NORMALIZE(name, type)                                                                           \
   extern "C" __global__ void __launch_bounds__(256)                                                            \
       tickrt_normalize_##name(const __grid_constant__ tickrt::NormalizeOneParams p) {                          \
-    const tickrt::Sequence sequence(p.header);                                                                 \
     tickrt::State* state = reinterpret_cast<tickrt::State*>(p.state);                                          \
-    tickrt::normalize<type>(p.tensor, state);                                                                  \
-    sequence.hand_on(state);                                                                                   \
+    const tickrt::Call call(p.header, p.patience_us, state);                                                   \
+    if (call.came()) tickrt::normalize<type>(p.tensor, state);                                                 \
+    call.hand_on();                                                                                            \
   }                                                                                                            \
   extern "C" __global__ void __launch_bounds__(256)                                                            \
       tickrt_normalize_window_##name(const __grid_constant__ tickrt::NormalizeOneParams p) {                   \
-    const tickrt::Sequence sequence(p.header);                                                                 \
     tickrt::State* state = reinterpret_cast<tickrt::State*>(p.state);                                          \
-    tickrt::normalize_window<type>(p.tensor, tickrt::window_header(p.header), state);                          \
-    sequence.hand_on(state);                                                                                   \
+    const tickrt::Call call(p.header, p.patience_us, state);                                                   \
+    if (call.came()) tickrt::normalize_window<type>(p.tensor, tickrt::window_header(p.header), state);         \
+    call.hand_on();                                                                                            \
   }
 TICKRT_NORMALIZE(f32, float)
 TICKRT_NORMALIZE(f64, double)
@@ -190,36 +236,38 @@ TICKRT_NORMALIZE(i32, int32_t)
 
 extern "C" __global__ void __launch_bounds__(256)
     tickrt_copy(const __grid_constant__ tickrt::NormalizeOneParams p) {
-  const tickrt::Sequence sequence(p.header);
-  tickrt::copy(p.tensor);
-  sequence.hand_on(reinterpret_cast<tickrt::State*>(p.state));
+  const tickrt::Call call(p.header, p.patience_us, reinterpret_cast<tickrt::State*>(p.state));
+  if (call.came()) tickrt::copy(p.tensor);
+  call.hand_on();
 }
 
 extern "C" __global__ void __launch_bounds__(256)
     tickrt_copy_window(const __grid_constant__ tickrt::NormalizeOneParams p) {
   using namespace tickrt;
-  const Sequence sequence(p.header);
-  const SlotHeader header = window_header(p.header);
-  switch (p.tensor.input_type) {
-    case DataType::F64:
-    case DataType::I64: copy_window<uint64_t>(p.tensor, header); break;
-    case DataType::F32:
-    case DataType::I32: copy_window<uint32_t>(p.tensor, header); break;
-    case DataType::F16:
-    case DataType::BF16:
-    case DataType::I16: copy_window<uint16_t>(p.tensor, header); break;
-    default: copy_window<uint8_t>(p.tensor, header);
+  const Call call(p.header, p.patience_us, reinterpret_cast<State*>(p.state));
+  if (call.came()) {
+    const SlotHeader header = window_header(p.header);
+    switch (p.tensor.input_type) {
+      case DataType::F64:
+      case DataType::I64: copy_window<uint64_t>(p.tensor, header); break;
+      case DataType::F32:
+      case DataType::I32: copy_window<uint32_t>(p.tensor, header); break;
+      case DataType::F16:
+      case DataType::BF16:
+      case DataType::I16: copy_window<uint16_t>(p.tensor, header); break;
+      default: copy_window<uint8_t>(p.tensor, header);
+    }
   }
-  sequence.hand_on(reinterpret_cast<State*>(p.state));
+  call.hand_on();
 }
 
 // Several inputs, and therefore no windows.
 extern "C" __global__ void __launch_bounds__(256)
     tickrt_normalize_all(const __grid_constant__ tickrt::NormalizeParams p) {
   using namespace tickrt;
-  const Sequence sequence(p.header);
   State* state = reinterpret_cast<State*>(p.state);
-  for (uint32_t i = 0; i < p.tensor_count; ++i) {
+  const Call call(p.header, p.patience_us, state);
+  for (uint32_t i = 0; call.came() && i < p.tensor_count; ++i) {
     const NormalizeTensor& t = p.tensors[i];
     if (t.copy_bytes) {
       copy(t);
@@ -235,5 +283,5 @@ extern "C" __global__ void __launch_bounds__(256)
       default: break;  // Normalizer::new lets no other type through
     }
   }
-  sequence.hand_on(state);
+  call.hand_on();
 }

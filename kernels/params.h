@@ -15,10 +15,12 @@ enum class NonFinite : uint32_t { Pass, Replace, Refuse };
 
 // Bits of State::status.
 constexpr uint32_t kStatusNonFiniteInput = 1;
+constexpr uint32_t kStatusExpired = 2;  // launched ahead of its call, which did not come in time
 
-// One call, written by the host just before its input: mapped host memory.
+// One call: mapped host memory.
 struct alignas(64) SlotHeader {
-  uint64_t sequence;
+  uint64_t sequence;  // written last: to a launch ahead of its call, the sign to begin
+  uint64_t awaited;   // the sequence that a launch ahead is for
   uint32_t window;    // 1: the input comes from a ring and the slot's newest rows
   uint32_t symbol;
   uint32_t new_rows;  // at the end of the slot's input memory
@@ -60,7 +62,7 @@ struct NormalizeParams {
   uint64_t header;  // SlotHeader
   uint64_t state;   // State
   uint32_t tensor_count;
-  uint32_t unused;
+  uint32_t patience_us;  // of a launch ahead of its call: how long it waits for it; 0: the call is there
   NormalizeTensor tensors[kMaxTensors];
 };
 
@@ -69,7 +71,7 @@ struct NormalizeOneParams {
   uint64_t header;
   uint64_t state;
   uint32_t tensor_count;
-  uint32_t unused;
+  uint32_t patience_us;
   NormalizeTensor tensor;
 };
 

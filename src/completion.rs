@@ -22,6 +22,13 @@ pub struct Status(pub u16);
 impl Status {
     /// The input held NaN or infinity, and the normalisation refuses them.
     pub const NON_FINITE_INPUT: u16 = 1;
+    /// It was launched ahead of its call, which did not come in time: nothing was computed.
+    pub const EXPIRED: u16 = 2;
+
+    #[inline]
+    pub(crate) fn is(self, bit: u16) -> bool {
+        self.0 & bit != 0
+    }
 }
 
 /// Where a slot says that its answer is there.
@@ -111,8 +118,7 @@ pub(crate) mod in_band {
         }
     }
 
-    /// Takes back what a call of 2²⁴ calls ago left: its number looks like that of `sequence`.
-    #[cold]
+    /// Takes back what looks like the answer of call `sequence`.
     pub(crate) fn forget(units: &[Unit], sequence: u64) {
         for unit in units {
             unit.publish(!sequence, Status::default(), 0);

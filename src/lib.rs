@@ -51,7 +51,7 @@ mod window;
 pub use backend::{Backend, BackendKind};
 pub use builder::*;
 pub use completion::{Completion, Done, Status, Unit};
-pub use config::{GapPolicy, SessionConfig, WindowConfig};
+pub use config::{GapPolicy, SessionConfig, WaitStrategy, WindowConfig};
 pub use device::{Device, MemoryInfo};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind, Result};

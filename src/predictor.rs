@@ -463,6 +463,19 @@ impl Predictor {
         }
     }
 
+    /// As [`Session::keep_warm`], of the backend that answers. Every GPU backend that is spared for later stays cold.
+    ///
+    /// # Errors
+    /// As [`Session::keep_warm`].
+    pub fn keep_warm(&mut self) -> Result<()> {
+        self.entries[self.active].session.keep_warm()
+    }
+
+    /// As [`Session::rest`], of the backend that answers.
+    pub fn rest(&mut self) {
+        self.entries[self.active].session.rest();
+    }
+
     /// As [`Session::give_up`].
     ///
     /// # Errors

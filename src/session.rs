@@ -3,15 +3,24 @@
 //! After start nothing here allocates, locks, logs or calls C++, and every loop has a bound. The first half is the
 //! path; starting a session and what lies beside the path comes below it.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+mod ahead;
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use self::ahead::Ahead;
 
 use crate::backend::{Backend, BackendKind, CallShape, Health, Signature, SlotMemory};
 use crate::completion::{Done, Status, Unit, in_band};
-use crate::config::SessionConfig;
+use crate::config::{SessionConfig, WaitStrategy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tensor::{DataType, Element};
 use crate::window::{Moment, Windows};
+
+/// How long [`WaitStrategy::SpinThenYield`] spins.
+const SPIN_BEFORE_YIELDING: Duration = Duration::from_micros(100);
+/// How long [`WaitStrategy::Block`] sleeps between looks.
+const SLEEP: Duration = Duration::from_micros(50);
 
 /// One backend, warmed up, and its ring of slots. One thread at a time uses it (`&mut self`); it may move between
 /// threads (`nvinfer1::IExecutionContext` has the same rule, without the compiler's help).
@@ -24,7 +33,9 @@ use crate::window::{Moment, Windows};
 /// # Ok(()) }
 /// ```
 pub struct Session {
+    /// The ring, and behind it the slot to keep the device warm with.
     slots: Box<[Slot]>,
+    depth: usize,
     /// By shape: units of an answer in band.
     words: Box<[usize]>,
     /// By slot and input: how many elements from the front have been written for the next call.
@@ -33,7 +44,11 @@ pub struct Session {
     sequence: u64,
     id: u32,
     windows: Option<Windows>,
+    /// The graph that waits on the device for the next call.
+    ahead: Option<Ahead>,
+    launches_ahead: bool,
     wait_limit: Duration,
+    wait_strategy: WaitStrategy,
     check_finite: bool,
     output_range: Option<[f32; 2]>,
     backend: Box<dyn Backend>,
@@ -81,6 +96,8 @@ struct Slot {
     words: usize,
     tag: u64,
     submitted: Instant,
+    /// Launched for a second time, because the launch ahead of it had given up.
+    again: bool,
     /// The window that was asked, so that another backend can answer in this one's place.
     moment: Option<Moment>,
 }
@@ -145,17 +162,25 @@ impl Session {
         if shape >= self.backend.signature().shapes.len() {
             return Err(ErrorKind::Shape.into());
         }
-        let depth = self.slots.len();
-        for _ in 0..depth {
+        let Some(index) = self.free_slot() else { return Err(ErrorKind::Full { depth: self.depth }.into()) };
+        let inputs = self.inputs();
+        self.written[index * inputs..(index + 1) * inputs].fill(0);
+        Ok(self.attach(Draft { index, shape, tag: 0 }))
+    }
+
+    #[inline]
+    fn free_slot(&mut self) -> Option<usize> {
+        if let Some(ahead) = self.ahead {
+            return Some(ahead.slot);
+        }
+        for _ in 0..self.depth {
             let index = self.next;
-            self.next = if index + 1 == depth { 0 } else { index + 1 };
+            self.next = if index + 1 == self.depth { 0 } else { index + 1 };
             if self.is_free(index) {
-                let inputs = self.inputs();
-                self.written[index * inputs..(index + 1) * inputs].fill(0);
-                return Ok(self.attach(Draft { index, shape, tag: 0 }));
+                return Some(index);
             }
         }
-        Err(ErrorKind::Full { depth }.into())
+        None
     }
 
     #[inline]
@@ -389,23 +414,52 @@ impl Session {
 
     #[inline]
     fn launch(&mut self, index: usize, shape: usize, origin: Origin, moment: Option<Moment>) -> Result<Ticket> {
-        let sequence = self.sequence + 1;
-        // SAFETY: the backend's contract: the header is valid, and nothing reads it while the slot is free.
-        let header = unsafe { &mut *self.backend.slots()[index].header.as_ptr() };
-        header.sequence = sequence;
         if moment.is_none() {
-            header.window = 0;
+            // SAFETY: the backend's contract: the header is valid, and nothing reads it before the call begins.
+            unsafe { (*self.backend.slots()[index].header.as_ptr()).window = 0 };
         }
-        let words = self.words[shape];
-        self.slots[index].words = words;
-        if self.finished(index, sequence).is_some() {
-            in_band::forget(self.units(index), sequence);
-        }
-        self.backend.launch(index, shape)?;
+        let sequence = match self.ahead.take() {
+            Some(ahead) if ahead.slot == index && !self.has_expired(ahead) => {
+                self.ring(index, ahead.sequence);
+                ahead.sequence
+            }
+            ahead => {
+                if let Some(ahead) = ahead.filter(|ahead| ahead.slot != index) {
+                    self.let_go(ahead);
+                }
+                let sequence = self.sequence + 1;
+                self.ring(index, sequence);
+                self.start_graph(index, shape, sequence)?;
+                sequence
+            }
+        };
         self.sequence = sequence;
         let Origin { tag, submitted } = origin;
-        self.slots[index] = Slot { state: SlotState::Asked(sequence), shape, words, tag, submitted, moment };
+        let (state, words) = (SlotState::Asked(sequence), self.words[shape]);
+        self.slots[index] = Slot { state, shape, words, tag, submitted, again: false, moment };
+        self.launch_ahead();
         Ok(Ticket { session: self.id, slot: index as u32, sequence })
+    }
+
+    /// Puts the call's number behind its input: who sees it sees the input.
+    #[inline]
+    fn ring(&self, index: usize, sequence: u64) {
+        let header = self.backend.slots()[index].header.as_ptr();
+        // SAFETY: the backend's contract: the header is valid; of a launch ahead the device reads this field meanwhile, and
+        // therefore it is atomic. Release pairs with the acquire in kernels/normalize.cuh.
+        unsafe { AtomicU64::from_ptr(&raw mut (*header).sequence) }.store(sequence, Ordering::Release);
+    }
+
+    /// Launches the graph of a slot, to wait for call `sequence` unless that is there.
+    #[inline]
+    fn start_graph(&mut self, index: usize, shape: usize, sequence: u64) -> Result<()> {
+        self.slots[index].words = self.words[shape];
+        if self.finished(index, sequence).is_some() {
+            self.forget(index, sequence);
+        }
+        // SAFETY: the backend's contract: the header is valid, and nothing reads it before the launch.
+        unsafe { (*self.backend.slots()[index].header.as_ptr()).awaited = sequence };
+        self.backend.launch(index, shape)
     }
 
     // ---- 4. Spin on the flag.
@@ -452,7 +506,7 @@ impl Session {
         read: impl FnOnce(&Outputs<'_>) -> Result<()>,
     ) -> Result<Option<Answer>> {
         let index = self.asked(ticket)?;
-        match self.finished(index, ticket.sequence) {
+        match self.look(index, ticket.sequence) {
             Some(status) => self.collect(index, ticket.sequence, status, read).map(Some),
             None if self.slots[index].submitted.elapsed() > self.wait_limit => {
                 let status = self.explain_silence(index, ticket.sequence)?;
@@ -509,25 +563,49 @@ impl Session {
 
     /// Waits for the answer until `until` without taking it or giving it up. Whether it is there.
     #[inline]
-    pub(crate) fn is_done_by(&self, ticket: Ticket, until: Instant) -> Result<bool> {
-        Ok(self.spin(self.asked(ticket)?, ticket.sequence, until).is_some())
+    pub(crate) fn is_done_by(&mut self, ticket: Ticket, until: Instant) -> Result<bool> {
+        let index = self.asked(ticket)?;
+        Ok(self.spin(index, ticket.sequence, until).is_some())
     }
 
     #[inline]
-    fn spin(&self, index: usize, sequence: u64, deadline: Instant) -> Option<Status> {
+    fn spin(&mut self, index: usize, sequence: u64, deadline: Instant) -> Option<Status> {
         // The clock costs as much as many looks at the flag.
         const LOOKS_A_CLOCK: u32 = 32;
         loop {
             for _ in 0..LOOKS_A_CLOCK {
-                if let Some(status) = self.finished(index, sequence) {
+                if let Some(status) = self.look(index, sequence) {
                     return Some(status);
                 }
-                std::hint::spin_loop();
+                if self.wait_strategy != WaitStrategy::Spin {
+                    std::hint::spin_loop();
+                }
             }
-            if Instant::now() >= deadline {
-                return self.finished(index, sequence);
+            let now = Instant::now();
+            if now >= deadline {
+                return self.look(index, sequence);
+            }
+            match self.wait_strategy {
+                WaitStrategy::Spin | WaitStrategy::SpinPause => {}
+                WaitStrategy::SpinThenYield => {
+                    if now.duration_since(self.slots[index].submitted) > SPIN_BEFORE_YIELDING {
+                        std::thread::yield_now();
+                    }
+                }
+                WaitStrategy::Block => std::thread::sleep(SLEEP.min(deadline - now)),
             }
         }
+    }
+
+    /// The call's status if its answer is there.
+    #[inline]
+    fn look(&mut self, index: usize, sequence: u64) -> Option<Status> {
+        let status = self.finished(index, sequence)?;
+        if status.is(Status::EXPIRED) {
+            self.launch_again(index);
+            return None;
+        }
+        Some(status)
     }
 
     #[inline]
@@ -536,6 +614,17 @@ impl Session {
             // SAFETY: the backend's contract: the flag is valid as long as the backend.
             Done::Flag(flag) => unsafe { flag.as_ref() }.finished(sequence),
             Done::InBand(_) => in_band::finished(self.units(index), sequence),
+        }
+    }
+
+    /// Takes back what looks like the answer of a call that is yet to begin: of one that has expired, or, in band, of one
+    /// 2²⁴ calls ago.
+    #[cold]
+    fn forget(&self, index: usize, sequence: u64) {
+        match self.backend.slots()[index].done {
+            // SAFETY: as in `finished`; the slot is free, and nobody else writes it.
+            Done::Flag(flag) => unsafe { flag.as_ref() }.publish(!sequence, Status::default()),
+            Done::InBand(_) => in_band::forget(self.units(index), sequence),
         }
     }
 
@@ -563,7 +652,7 @@ impl Session {
         let done = Instant::now();
         let slot = self.slots[index];
         self.slots[index].state = SlotState::Free;
-        if status.0 & Status::NON_FINITE_INPUT != 0 {
+        if status.is(Status::NON_FINITE_INPUT) {
             return Err(ErrorKind::NonFiniteInput.into());
         }
         self.unpack(index);
@@ -710,21 +799,27 @@ impl Session {
             Some(windows) => Some(Windows::new(windows, &signature.shapes[0].inputs[0])?),
             None => None,
         };
-        let free = Slot { state: SlotState::Free, shape: 0, words: 0, tag: 0, submitted: Instant::now(), moment: None };
+        let (state, submitted) = (SlotState::Free, Instant::now());
+        let free = Slot { state, shape: 0, words: 0, tag: 0, submitted, again: false, moment: None };
         let mut session = Self {
             slots: vec![free; backend.slots().len()].into(),
+            depth: config.depth.min(backend.slots().len()),
             words: signature.shapes.iter().map(CallShape::words).collect(),
             written: vec![0; backend.slots().len() * signature.inputs.len()].into(),
             next: 0,
             sequence: 0,
             id: SESSIONS.fetch_add(1, Ordering::Relaxed),
             windows,
+            ahead: None,
+            launches_ahead: false,
             wait_limit: config.wait_limit,
+            wait_strategy: config.wait_strategy,
             check_finite: config.check_finite,
             output_range: config.output_range,
             backend,
         };
         session.warm_up(config.warm_up)?;
+        session.begin_launching_ahead();
         Ok(session)
     }
 
@@ -754,7 +849,7 @@ impl Session {
     #[cold]
     fn explain_silence(&mut self, index: usize, sequence: u64) -> Result<Status> {
         let health = self.backend.health();
-        if let Some(status) = self.finished(index, sequence) {
+        if let Some(status) = self.look(index, sequence) {
             return Ok(status);
         }
         let (state, error) = match health {
@@ -805,7 +900,7 @@ impl Session {
     /// Slots in the ring.
     #[must_use]
     pub fn depth(&self) -> usize {
-        self.slots.len()
+        self.depth
     }
 
     /// Rows of a rolling window; `None` without windows.
@@ -942,7 +1037,7 @@ impl std::fmt::Debug for Session {
         f.debug_struct("Session")
             .field("backend", &self.backend.kind())
             .field("description", &self.backend.description())
-            .field("depth", &self.slots.len())
+            .field("depth", &self.depth)
             .finish_non_exhaustive()
     }
 }

@@ -88,5 +88,8 @@ fn session_on_tensorrt_allocates_nothing() {
     if common::tensorrt().is_none() {
         return;
     }
-    check(&mut Engine::load(engines::plan("toy_cnn")).unwrap().session(&config()).unwrap());
+    let engine = Engine::load(engines::plan("toy_cnn")).unwrap();
+    check(&mut engine.session(&config()).unwrap());
+    let launch_ahead = Some(Duration::from_millis(20));
+    check(&mut engine.session(&SessionConfig { launch_ahead, ..config() }).unwrap());
 }

@@ -117,6 +117,7 @@ fn windows_of_many_symbols_are_laid_out_in_time_order() {
         slot[at..].copy_from_slice(bytemuck::cast_slice(window[ROWS - newest..].as_flattened()));
         let header = SlotHeader {
             sequence: 1,
+            awaited: 1,
             window: 1,
             symbol: symbol as u32,
             new_rows: newest as u32,

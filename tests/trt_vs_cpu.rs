@@ -4,6 +4,8 @@ mod common;
 #[path = "common/engines.rs"]
 mod engines;
 
+use std::time::{Duration, Instant};
+
 use common::{model, npy};
 use tickrt::{
     BackendKind, BuilderConfig, Device, Engine, ErrorKind, OptimizationProfile, Plan, Predictor, Session,
@@ -158,6 +160,61 @@ fn same_bits_after_a_reload() {
         windows.map(|window| session.infer(window, &mut out).map(|_| out.map(f32::to_bits)).unwrap()).collect()
     };
     assert_eq!(run(), run());
+}
+
+/// Launched ahead, after pauses that outlast the launch ahead, kept warm, and several at a time: the same bits.
+#[test]
+fn same_bits_however_calls_are_launched() {
+    if common::tensorrt().is_none() {
+        return;
+    }
+    let data = npy::<f32>(model("data/nasdaq_windows.npy")).0;
+    let windows: Vec<&[f32]> = data.chunks_exact(256).collect();
+    let engine = Engine::load(engines::plan("mlp")).unwrap();
+    let bits = |session: &mut Session, window: &[f32]| {
+        let mut out = [0.0_f32; 3];
+        session.infer(window, &mut out).unwrap();
+        out.map(f32::to_bits)
+    };
+    let mut plain = engine.session(&SessionConfig::default()).unwrap();
+    let expected: Vec<_> = windows.iter().map(|window| bits(&mut plain, window)).collect();
+
+    let patience = Duration::from_millis(1);
+    let config = SessionConfig { launch_ahead: Some(patience), ..SessionConfig::default() };
+    let mut ahead = engine.session(&config).unwrap();
+    for (call, window) in windows.iter().enumerate() {
+        match call % 40 {
+            0 => std::thread::sleep(2 * patience),
+            1..10 => {
+                let until = Instant::now() + patience * (call % 10) as u32 / 5;
+                while Instant::now() < until {
+                    ahead.keep_warm().unwrap();
+                }
+            }
+            10..20 => ahead.rest(),
+            _ => {}
+        }
+        assert_eq!(bits(&mut ahead, window), expected[call], "launched ahead, window {call}");
+    }
+    for (call, window) in windows.iter().enumerate().take(500) {
+        plain.keep_warm().unwrap();
+        assert_eq!(bits(&mut plain, window), expected[call], "kept warm, window {call}");
+    }
+    for session in [&mut plain, &mut ahead] {
+        for (group, windows) in windows.chunks_exact(4).enumerate() {
+            let submit = |window: &&[f32]| {
+                let mut slot = session.input().unwrap();
+                slot.write(0, window).unwrap();
+                slot.submit().unwrap()
+            };
+            let tickets: Vec<_> = windows.iter().map(submit).collect();
+            for (place, ticket) in tickets.into_iter().enumerate().rev() {
+                let mut out = [0.0_f32; 3];
+                session.wait(ticket, &mut out).unwrap();
+                assert_eq!(out.map(f32::to_bits), expected[group * 4 + place], "in flight, group {group}");
+            }
+        }
+    }
 }
 
 #[test]

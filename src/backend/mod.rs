@@ -112,8 +112,11 @@ pub fn delivered_type(network: DataType) -> DataType {
 #[repr(C, align(64))]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SlotHeader {
-    /// The call's number, to be published with its answer.
+    /// The call's number, to be published with its answer. Written last: to a launch ahead of its call, this is the sign
+    /// to begin.
     pub sequence: u64,
+    /// The number that a launch ahead of its call waits for.
+    pub awaited: u64,
     /// 1 for a call on a rolling window.
     pub window: u32,
     /// Which symbol's ring.
@@ -180,7 +183,8 @@ pub unsafe trait Backend: Send {
     /// What it computes.
     fn signature(&self) -> &Signature;
 
-    /// The ring, allocated at start.
+    /// The ring, allocated at start, and behind its [`depth`](crate::SessionConfig::depth) slots one more if the device
+    /// can be kept warm: see [`Session::keep_warm`](crate::Session::keep_warm).
     fn slots(&self) -> &[SlotMemory];
 
     /// Whether calls run from a captured CUDA graph; if not, why.
@@ -198,6 +202,12 @@ pub unsafe trait Backend: Send {
     /// [`ErrorKind::DeviceLost`](crate::ErrorKind::DeviceLost) when CUDA is finished in this process, other kinds when
     /// only this call is.
     fn launch(&mut self, slot: usize, shape: usize) -> Result<()>;
+
+    /// Whether a launch may come before its call's input: it then waits until the header's `sequence` is what it awaits,
+    /// and ends with [`Status::EXPIRED`](crate::Status::EXPIRED) if that does not happen in time.
+    fn launches_ahead(&self) -> bool {
+        false
+    }
 
     /// Asks the device what became of its calls. Control plane: may call the driver.
     fn health(&mut self) -> Health;

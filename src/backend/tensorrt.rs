@@ -40,6 +40,7 @@ pub(crate) struct TensorRt {
     description: String,
     engine_id: [u8; 32],
     why_no_graph: Option<String>,
+    launch_ahead: bool,
 }
 
 /// Everything whose drop calls the driver.
@@ -109,7 +110,7 @@ impl TensorRt {
             memory.bind(&signature, context)?;
         }
         let kernels = load_kernels(device)?;
-        let slots = memory.slots(&signature, config.depth);
+        let slots = memory.slots(&signature, ring_and_warm(config));
         let mut device_side = Quarantine::new(DeviceSide {
             calls: memory.calls(&signature, config, &kernels)?,
             contexts,
@@ -133,6 +134,7 @@ impl TensorRt {
             signature,
             slots,
             why_no_graph,
+            launch_ahead: config.launch_ahead.is_some(),
         })
     }
 }
@@ -179,6 +181,11 @@ unsafe impl Backend for TensorRt {
             Some(graph) => graph.launch(&self.device_side.stream),
             None => self.device_side.launch_parts(call),
         }
+    }
+
+    fn launches_ahead(&self) -> bool {
+        // Without a graph the launch itself does the work that should be ahead.
+        self.launch_ahead && self.why_no_graph.is_none()
     }
 
     fn health(&mut self) -> Health {
@@ -407,6 +414,11 @@ impl SlotLayout {
     }
 }
 
+/// The ring's slots, and one to keep the device warm with.
+fn ring_and_warm(config: &SessionConfig) -> usize {
+    config.depth + 1
+}
+
 impl Memory {
     fn new(
         device: &Arc<Device>,
@@ -432,7 +444,7 @@ impl Memory {
             ])
         };
         Ok(Self {
-            slots: MappedBuffer::new(device, SlotLayout::new(signature).bytes * config.depth)?,
+            slots: MappedBuffer::new(device, SlotLayout::new(signature).bytes * ring_and_warm(config))?,
             inputs: bindings(signature.inputs.len(), "an input", &|shape, i| shape.inputs[i].output_bytes())?,
             outputs: bindings(signature.outputs.len(), "an output", &|shape, i| shape.outputs[i].bytes())?,
             stats: signature
@@ -479,7 +491,7 @@ impl Memory {
         let windows = config.windows.is_some();
         let mut calls = Vec::new();
         for (number, shape) in signature.shapes.iter().enumerate() {
-            for slot in 0..config.depth {
+            for slot in 0..ring_and_warm(config) {
                 let base = slot * layout.bytes;
                 calls.push(Call {
                     graph: None,
@@ -507,6 +519,7 @@ impl Memory {
             header: self.slots.address(base),
             state: self.state.address(),
             tensor_count: shape.inputs.len() as u32,
+            patience_us: config.launch_ahead.map_or(0, |patience| patience.as_micros() as u32),
             ..bytemuck::Zeroable::zeroed()
         };
         let row = config.windows.as_ref().map_or(0, |windows| windows.row);

@@ -49,7 +49,7 @@ pub(super) struct NormalizeParams {
     pub(super) header: u64,
     pub(super) state: u64,
     pub(super) tensor_count: u32,
-    pub(super) unused: u32,
+    pub(super) patience_us: u32,
     pub(super) tensors: [NormalizeTensor; MAX_TENSORS],
 }
 

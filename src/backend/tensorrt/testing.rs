@@ -43,7 +43,7 @@ pub fn normalize(device: &Arc<Device>, normalizer: &Normalizer, input: &[u8]) ->
     let memory = Memory::new(device, &signature, &config, activations)?;
     let stream = Stream::new(device, 0)?;
     let call = memory.calls(&signature, &config, &kernels)?.remove(0);
-    let slot = memory.slots(&signature, 1).remove(0);
+    let slot = memory.slots(&signature, ring_and_warm(&config)).remove(0);
     // SAFETY: the region is as large as the input; nothing runs yet.
     unsafe { slot.inputs[0].start.copy_from_nonoverlapping(NonNull::from(input).cast(), input.len()) };
     // SAFETY: as in `enqueue_parts`.

@@ -1,0 +1,352 @@
+//! Graphs launched ahead of their calls, on a device of threads: one that runs launches in order, as a stream does, and
+//! waits in each for its call.
+mod common;
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tickrt::backend::{CallShape, Health, OutputShape, Region, Signature, SlotHeader, SlotMemory};
+use tickrt::{
+    Backend, BackendKind, Completion, DataType, Done, ErrorKind, IoMode, Normalization, Normalizer, Result, Session,
+    SessionConfig, Status, TensorInfo, Unit, WaitStrategy,
+};
+
+const ELEMENTS: usize = 4;
+
+#[repr(C, align(64))]
+struct Memory {
+    header: SlotHeader,
+    input: [f32; 16],
+    output: [f32; 16],
+    flag: Completion,
+    unit: Unit,
+}
+
+struct ThreadDevice {
+    signature: Signature,
+    slots: Vec<SlotMemory>,
+    launches: Option<Sender<usize>>,
+    device: Option<JoinHandle<()>>,
+    counts: Arc<Counts>,
+    // Boxed one by one: the slots' addresses are out in the world.
+    #[allow(clippy::vec_box)]
+    _memory: Vec<Box<Memory>>,
+}
+
+#[derive(Default)]
+struct Counts {
+    launched: AtomicUsize,
+    expired: AtomicUsize,
+    /// Set: the device takes its time.
+    held: AtomicBool,
+}
+
+impl ThreadDevice {
+    fn new(depth: usize, patience: Duration, in_band: bool) -> Self {
+        let tensor = |name: &str, mode, count: i64| TensorInfo {
+            name: name.into(),
+            mode,
+            data_type: DataType::F32,
+            shape: vec![1, count],
+        };
+        let (input, output) = (tensor("input", IoMode::Input, ELEMENTS as i64), tensor("output", IoMode::Output, 1));
+        let identity = Normalization::new("input", DataType::F32);
+        let shape = CallShape {
+            inputs: vec![Normalizer::new(&identity, &input, &input.shape, None).unwrap()],
+            outputs: vec![OutputShape { data_type: DataType::F32, shape: vec![1, 1], count: 1 }],
+        };
+        #[allow(clippy::vec_box)]
+        let mut memory: Vec<Box<Memory>> = (0..=depth)
+            .map(|_| {
+                Box::new(Memory {
+                    header: SlotHeader::default(),
+                    input: [0.0; 16],
+                    output: [0.0; 16],
+                    flag: Completion::default(),
+                    unit: Unit::default(),
+                })
+            })
+            .collect();
+        let slots: Vec<SlotMemory> = memory
+            .iter_mut()
+            .map(|slot| SlotMemory {
+                header: NonNull::from(&mut slot.header),
+                inputs: vec![Region { start: NonNull::from(&mut slot.input).cast(), bytes: ELEMENTS * 4 }],
+                outputs: vec![Region { start: NonNull::from(&mut slot.output).cast(), bytes: 4 }],
+                done: if in_band {
+                    Done::InBand(NonNull::from(&mut slot.unit))
+                } else {
+                    Done::Flag(NonNull::from(&mut slot.flag))
+                },
+            })
+            .collect();
+        let counts = Arc::new(Counts::default());
+        let (launches, queue) = channel::<usize>();
+        let device = std::thread::spawn({
+            let (slots, counts) = (slots.clone(), Arc::clone(&counts));
+            move || {
+                for slot in queue {
+                    // SAFETY: the slots outlive this thread: `drop` joins it.
+                    unsafe { run(&slots[slot], patience, &counts) };
+                }
+            }
+        });
+        Self {
+            signature: Signature { inputs: vec![input], outputs: vec![output], shapes: vec![shape] },
+            slots,
+            launches: Some(launches),
+            device: Some(device),
+            counts,
+            _memory: memory,
+        }
+    }
+}
+
+/// What the kernels do: wait for the call, compute, publish.
+unsafe fn run(slot: &SlotMemory, patience: Duration, counts: &Counts) {
+    // SAFETY: the caller's; the session writes `sequence` atomically while this reads it, and nothing else.
+    unsafe {
+        let header = slot.header.as_ptr();
+        let awaited = (*header).awaited;
+        let until = Instant::now() + patience;
+        let came = loop {
+            if AtomicU64::from_ptr(&raw mut (*header).sequence).load(Ordering::Acquire) == awaited {
+                break true;
+            }
+            if Instant::now() > until {
+                break false;
+            }
+            std::thread::yield_now();
+        };
+        while counts.held.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+        let input = std::slice::from_raw_parts(slot.inputs[0].start.as_ptr().cast::<f32>(), ELEMENTS);
+        let sum = if came { input.iter().sum() } else { f32::NAN };
+        counts.expired.fetch_add(usize::from(!came), Ordering::Relaxed);
+        let status = Status(if came { 0 } else { Status::EXPIRED });
+        match slot.done {
+            Done::InBand(unit) => unit.as_ref().publish(awaited, status, sum.to_bits()),
+            Done::Flag(flag) => {
+                if came {
+                    *slot.outputs[0].start.as_ptr().cast::<f32>() = sum;
+                }
+                flag.as_ref().publish(awaited, status);
+            }
+        }
+    }
+}
+
+impl Drop for ThreadDevice {
+    fn drop(&mut self) {
+        drop(self.launches.take());
+        let _ = self.device.take().map(JoinHandle::join);
+    }
+}
+
+// SAFETY: the slots are boxes that live as long as the backend, whose thread is joined before; a call's outputs are
+// written before its number.
+unsafe impl Backend for ThreadDevice {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Custom
+    }
+    fn description(&self) -> &str {
+        "a thread"
+    }
+    fn engine_id(&self) -> [u8; 32] {
+        [0; 32]
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn slots(&self) -> &[SlotMemory] {
+        &self.slots
+    }
+    fn graph(&self) -> Result<(), &str> {
+        Ok(())
+    }
+    fn keeps_windows(&self) -> bool {
+        false
+    }
+    fn launch(&mut self, slot: usize, _: usize) -> Result<()> {
+        self.counts.launched.fetch_add(1, Ordering::Relaxed);
+        self.launches.as_ref().unwrap().send(slot).unwrap();
+        Ok(())
+    }
+    fn launches_ahead(&self) -> bool {
+        true
+    }
+    fn health(&mut self) -> Health {
+        Health::Running
+    }
+    fn device_memory(&self) -> u64 {
+        0
+    }
+    fn quarantine(&mut self) {}
+}
+
+fn session(depth: usize, patience: Duration, in_band: bool) -> (Session, Arc<Counts>) {
+    let backend = ThreadDevice::new(depth, patience, in_band);
+    let counts = Arc::clone(&backend.counts);
+    let config = SessionConfig {
+        depth,
+        warm_up: 0,
+        wait_limit: Duration::from_secs(5),
+        // The device is a thread, which may need this one's core.
+        wait_strategy: WaitStrategy::SpinThenYield,
+        ..SessionConfig::default()
+    };
+    (Session::start(Box::new(backend), &config).unwrap(), counts)
+}
+
+fn submit(session: &mut Session, value: f32) -> tickrt::Ticket {
+    let mut slot = session.input().unwrap();
+    slot.write(0, &[value; ELEMENTS]).unwrap();
+    slot.submit().unwrap()
+}
+
+/// As long as it takes the device to give up what was launched ahead.
+fn outlast(counts: &Counts, expired: usize) {
+    let until = Instant::now() + Duration::from_secs(5);
+    while counts.expired.load(Ordering::Relaxed) < expired {
+        assert!(Instant::now() < until, "the device waits on");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn calls_find_their_graph_launched_and_get_their_answers() {
+    for in_band in [true, false] {
+        let (mut session, counts) = session(3, Duration::from_secs(2), in_band);
+        let mut out = [0.0_f32];
+        for call in 1..=500_u32 {
+            let value = call as f32;
+            let answer = session.infer(&[value; ELEMENTS], &mut out).unwrap();
+            assert_eq!((out, answer.sequence), ([value * 4.0], u64::from(call)));
+        }
+        assert_eq!(counts.expired.load(Ordering::Relaxed), 0);
+        assert_eq!(counts.launched.load(Ordering::Relaxed), 501, "one launch a call, and one ahead");
+        let started = Instant::now();
+        drop(session);
+        assert!(started.elapsed() < Duration::from_secs(1), "what waits ahead is let go");
+    }
+}
+
+#[test]
+fn call_after_a_pause_is_launched_anew() {
+    for in_band in [true, false] {
+        let (mut session, counts) = session(2, Duration::from_millis(1), in_band);
+        let mut out = [0.0_f32];
+        for call in 1..=50_u32 {
+            outlast(&counts, call as usize);
+            let answer = session.infer(&[call as f32; ELEMENTS], &mut out).unwrap();
+            assert_eq!((out, answer.sequence), ([call as f32 * 4.0], u64::from(call)));
+        }
+    }
+}
+
+/// The device gives up at the very moment at which calls come, many thousand times.
+#[test]
+fn call_that_comes_as_its_graph_gives_up_is_answered() {
+    for in_band in [true, false] {
+        let patience = Duration::from_micros(40);
+        let (mut session, counts) = session(3, patience, in_band);
+        let mut out = [0.0_f32];
+        for call in 1..=2000_u32 {
+            let wait = Instant::now() + patience * (call % 5) / 3;
+            while Instant::now() < wait {}
+            session.infer(&[call as f32; ELEMENTS], &mut out).unwrap();
+            assert_eq!(out, [call as f32 * 4.0], "call {call}");
+        }
+        let expired = counts.expired.load(Ordering::Relaxed);
+        assert!((100..6000).contains(&expired), "{expired} of 2000 gave up: the test must see both");
+    }
+}
+
+#[test]
+fn several_in_flight_a_full_ring_and_slots_not_submitted_keep_the_order() {
+    let (mut session, _) = session(3, Duration::from_millis(200), true);
+    let mut out = [0.0_f32];
+    for round in 0..100 {
+        let _ = session.input().unwrap();
+        let tickets: Vec<_> = (0..3).map(|i| submit(&mut session, (round * 3 + i) as f32)).collect();
+        assert!(session.input().is_err(), "full");
+        for (i, ticket) in tickets.into_iter().enumerate() {
+            session.wait(ticket, &mut out).unwrap();
+            assert_eq!(out, [(round * 3 + i) as f32 * 4.0]);
+        }
+    }
+}
+
+#[test]
+fn late_answer_under_launch_ahead_is_discarded() {
+    let (mut session, counts) = session(3, Duration::from_millis(300), true);
+    let mut out = [0.0_f32];
+    for call in 1..=200_u32 {
+        let ticket = submit(&mut session, -1.0);
+        let _ = session.wait_until(ticket, Instant::now(), &mut out);
+        let value = call as f32;
+        session.infer(&[value; ELEMENTS], &mut out).unwrap();
+        assert_eq!(out, [value * 4.0]);
+    }
+    assert_eq!(counts.expired.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn keep_warm_launches_ahead_again_after_a_pause() {
+    let (mut session, counts) = session(2, Duration::from_millis(1), true);
+    outlast(&counts, 1);
+    let launched = || counts.launched.load(Ordering::Relaxed);
+    // The device may publish a moment after it has counted.
+    let until = Instant::now() + Duration::from_secs(5);
+    while launched() == 1 {
+        session.keep_warm().unwrap();
+        assert!(Instant::now() < until);
+    }
+    assert_eq!(launched(), 2);
+    let mut out = [0.0_f32];
+    session.infer(&[1.0_f32; ELEMENTS], &mut out).unwrap();
+    assert_eq!(out, [4.0]);
+}
+
+#[test]
+fn rest_ends_what_waits_and_the_next_call_is_answered() {
+    let (mut session, counts) = session(2, Duration::from_secs(2), true);
+    let mut out = [0.0_f32];
+    for call in 1..=20_u32 {
+        session.infer(&[call as f32; ELEMENTS], &mut out).unwrap();
+        assert_eq!(out, [call as f32 * 4.0]);
+        session.rest();
+        session.rest();
+    }
+    assert_eq!(counts.expired.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn every_wait_strategy_gets_the_answer_and_gives_up_in_time() {
+    for wait_strategy in [WaitStrategy::Spin, WaitStrategy::SpinPause, WaitStrategy::SpinThenYield, WaitStrategy::Block]
+    {
+        let backend = ThreadDevice::new(2, Duration::from_secs(1), true);
+        let counts = Arc::clone(&backend.counts);
+        let config = SessionConfig { depth: 2, warm_up: 0, wait_strategy, ..SessionConfig::default() };
+        let mut session = Session::start(Box::new(backend), &config).unwrap();
+        let mut out = [0.0_f32];
+        for call in 1..=100_u32 {
+            session.infer(&[call as f32; ELEMENTS], &mut out).unwrap();
+            assert_eq!(out, [call as f32 * 4.0], "{wait_strategy:?}");
+        }
+        counts.held.store(true, Ordering::Relaxed);
+        let (deadline, ticket) = (Instant::now() + Duration::from_millis(5), submit(&mut session, 2.0));
+        let missed = session.wait_until(ticket, deadline, &mut out).unwrap_err();
+        assert_eq!(missed.kind(), ErrorKind::DeadlineMissed);
+        let late = Instant::now() - deadline;
+        assert!(late < Duration::from_millis(500), "{wait_strategy:?}: {late:?}");
+        counts.held.store(false, Ordering::Relaxed);
+        session.infer(&[3.0_f32; ELEMENTS], &mut out).unwrap();
+        assert_eq!(out, [12.0], "the late answer is nobody's");
+    }
+}
