@@ -257,7 +257,7 @@ fn call_that_comes_as_its_graph_gives_up_is_answered() {
         let (mut session, counts) = session(3, patience, in_band);
         let mut out = [0.0_f32];
         for call in 1..=2000_u32 {
-            let wait = Instant::now() + patience * (call % 5) / 3;
+            let wait = Instant::now() + patience * (call % 12) / 2;
             while Instant::now() < wait {}
             session.infer(&[call as f32; ELEMENTS], &mut out).unwrap();
             assert_eq!(out, [call as f32 * 4.0], "call {call}");
