@@ -140,6 +140,42 @@ fn windows_of_many_symbols_are_laid_out_in_time_order() {
 }
 
 #[test]
+fn launch_ahead_computes_for_its_call_alone_and_gives_up_in_time() {
+    const ROW: usize = 2;
+    let tensor = TensorInfo { name: "input".into(), mode: IoMode::Input, data_type: DataType::F32, shape: vec![1, 4] };
+    for (what, windows) in [(DataType::F32, false), (DataType::F32, true), (DataType::U8, false), (DataType::U8, true)]
+    {
+        let scaled = Normalization::new("input", what).stats(Stats::PerTensor { mean: [1.0], std: [2.0] });
+        let row = windows.then_some(ROW);
+        let normalizer = Normalizer::new(&scaled, &tensor, &[1, 4], row).unwrap();
+        let input = match what {
+            DataType::U8 => vec![1_u8, 3, 5, 7],
+            _ => bytemuck::cast_slice(&[1.0_f32, 3.0, 5.0, 7.0]).to_vec(),
+        };
+        let Some(mut host) = host(64) else { return };
+        host.patience_us = 40;
+        let header = |sequence| SlotHeader {
+            sequence,
+            awaited: 8,
+            window: u32::from(windows),
+            new_rows: 2,
+            ..SlotHeader::default()
+        };
+        let output = OutputShape { data_type: DataType::F32, shape: vec![1], count: 1 };
+        let status = |host: &mut Host| {
+            let units = host.publish_in_band(DataType::F32, &output, &[0]).unwrap();
+            read_in_band(&units, 8).expect("its number, whatever became of it").0
+        };
+        let (network, _) = host.normalize(&normalizer, row.unwrap_or(0), &header(7), &input);
+        assert_eq!(network, [0; 16], "{what} {windows}: the call before is not this one's");
+        assert_eq!(status(&mut host), Status(Status::EXPIRED));
+        let (network, _) = host.normalize(&normalizer, row.unwrap_or(0), &header(8), &input);
+        assert_eq!(bytemuck::cast_slice::<u8, f32>(&network), [0.0, 1.0, 2.0, 3.0], "{what} {windows}");
+        assert_eq!(status(&mut host), Status::default());
+    }
+}
+
+#[test]
 fn publish_delivers_every_type_and_then_the_number() {
     let normalizer = {
         let tensor =

@@ -256,14 +256,19 @@ fn call_that_comes_as_its_graph_gives_up_is_answered() {
         let patience = Duration::from_micros(40);
         let (mut session, counts) = session(3, patience, in_band);
         let mut out = [0.0_f32];
-        for call in 1..=2000_u32 {
-            let wait = Instant::now() + patience * (call % 12) / 2;
+        let (mut calls, started) = (0_u32, Instant::now());
+        let expired = || counts.expired.load(Ordering::Relaxed);
+        // The machine's load decides how often which of the two is first.
+        while calls < 1000 || expired() < 200 {
+            assert!(started.elapsed() < Duration::from_secs(60), "{} of {calls} gave up", expired());
+            calls += 1;
+            let wait = Instant::now() + patience * (calls % 40);
             while Instant::now() < wait {}
-            session.infer(&[call as f32; ELEMENTS], &mut out).unwrap();
-            assert_eq!(out, [call as f32 * 4.0], "call {call}");
+            session.infer(&[calls as f32; ELEMENTS], &mut out).unwrap();
+            assert_eq!(out, [calls as f32 * 4.0], "call {calls}");
         }
-        let expired = counts.expired.load(Ordering::Relaxed);
-        assert!((100..6000).contains(&expired), "{expired} of 2000 gave up: the test must see both");
+        let launched = counts.launched.load(Ordering::Relaxed);
+        assert!(launched < 3 * calls as usize, "{launched} launches for {calls} calls");
     }
 }
 

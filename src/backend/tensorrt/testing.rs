@@ -62,6 +62,8 @@ pub struct Host {
     run: HostRun,
     state: State,
     ring: Vec<u64>,
+    /// How long a launch waits for its call; 0: the call is there.
+    pub patience_us: u32,
 }
 
 impl Host {
@@ -71,7 +73,7 @@ impl Host {
     /// The function must be `tickrt_host_run` of `tests/common/kernels_on_host.cc`.
     #[must_use]
     pub unsafe fn new(run: HostRun, ring_bytes: usize) -> Self {
-        Self { run, state: bytemuck::Zeroable::zeroed(), ring: vec![0; ring_bytes.div_ceil(8)] }
+        Self { run, state: bytemuck::Zeroable::zeroed(), ring: vec![0; ring_bytes.div_ceil(8)], patience_us: 0 }
     }
 
     /// One call's input through the normalise kernel: what the network gets, and whether the kernel refused it. `row` is
@@ -92,7 +94,7 @@ impl Host {
         bytemuck::cast_slice_mut(&mut source)[..input.len()].copy_from_slice(input);
         let mut params: NormalizeParams = bytemuck::Zeroable::zeroed();
         (params.header, params.state) = (std::ptr::from_ref(header) as u64, &raw mut self.state as u64);
-        params.tensor_count = 1;
+        (params.tensor_count, params.patience_us) = (1, self.patience_us);
         params.tensors[0] = NormalizeTensor::new(
             normalizer,
             row,
