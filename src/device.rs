@@ -224,6 +224,37 @@ impl Stream {
         }
     }
 
+    /// Waits until everything launched has finished, however long that takes.
+    pub(crate) fn synchronize(&self) -> Result<()> {
+        self.device.bind()?;
+        // SAFETY: the handle lives as long as `self`.
+        unsafe { result::stream::synchronize(self.handle) }.map_err(|error| cuda_error(error, "synchronise the stream"))
+    }
+
+    /// Copies from pinned host memory.
+    ///
+    /// # Safety
+    /// Both must be valid for that many bytes until the work is done, and the host leave them alone so long.
+    pub(crate) unsafe fn copy_in(&self, to: u64, from: NonNull<u8>, bytes: usize) -> Result<()> {
+        self.device.bind()?;
+        // SAFETY: the caller's.
+        unsafe { sys::cuMemcpyHtoDAsync_v2(to, from.as_ptr().cast(), bytes, self.handle) }
+            .result()
+            .map_err(|error| cuda_error(error, "copy to the GPU"))
+    }
+
+    /// Copies to pinned host memory.
+    ///
+    /// # Safety
+    /// As [`copy_in`](Self::copy_in).
+    pub(crate) unsafe fn copy_out(&self, to: NonNull<u8>, from: u64, bytes: usize) -> Result<()> {
+        self.device.bind()?;
+        // SAFETY: the caller's.
+        unsafe { sys::cuMemcpyDtoHAsync_v2(to.as_ptr().cast(), from, bytes, self.handle) }
+            .result()
+            .map_err(|error| cuda_error(error, "copy from the GPU"))
+    }
+
     /// Captures what `work` puts on this stream. The capture is ended whatever `work` does, or the stream would stay
     /// unusable.
     pub(crate) fn capture(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {

@@ -14,6 +14,8 @@ use crate::normalize::Normalizer;
 use crate::tensor::{DataType, TensorInfo};
 
 pub mod ort;
+mod slots;
+mod staged;
 pub mod tensorrt;
 
 /// Which backend.
@@ -104,6 +106,16 @@ pub fn delivered_type(network: DataType) -> DataType {
     match network {
         DataType::F16 | DataType::Bf16 => DataType::F32,
         other => other,
+    }
+}
+
+/// From f16 or bf16 to what is delivered.
+pub(crate) fn widen(from_type: DataType, from: &[u16], to: &mut [f32]) {
+    for (to, &bits) in to.iter_mut().zip(from) {
+        *to = match from_type {
+            DataType::Bf16 => half::bf16::from_bits(bits).to_f32(),
+            _ => half::f16::from_bits(bits).to_f32(),
+        };
     }
 }
 

@@ -3,6 +3,7 @@
 //! A call is computed inside [`Backend::launch`], on the calling thread. Everything is bound once at start: the tensors
 //! lie in the slots themselves where nothing has to be converted, and in fixed memory beside them where something has.
 
+mod graph;
 mod library;
 mod memory;
 mod raw;
@@ -23,13 +24,14 @@ use self::memory::{Block, Pieces};
 use self::raw::{Binding, Value, check};
 use crate::backend::{
     Backend, BackendKind, CallShape, Health, OutputShape, Region, Signature, SlotHeader, SlotMemory, delivered_type,
+    widen,
 };
 use crate::completion::{Completion, Done, Status};
 use crate::config::{ResolvedShape, SessionConfig};
-use crate::device::{Device, is_sticky};
+use crate::device::{Device, Stream, is_sticky};
 use crate::error::{Error, ErrorKind, Result};
 use crate::onnx::{self, Model};
-use crate::tensor::{DataType, TensorInfo, elements, format_shape};
+use crate::tensor::{TensorInfo, elements, format_shape};
 
 const START: &str = "start ONNX Runtime";
 const RUN: &str = "run ONNX Runtime";
@@ -123,7 +125,7 @@ impl OrtBackend {
         let runtime = OnnxRuntime::load(None)?;
         has_cuda(runtime)?;
         let meter = Meter::start(config.device);
-        let builder = cuda_builder(config, options).map_err(|message| translate(START, &message))?;
+        let builder = cuda_builder(config, options, None).map_err(|message| translate(START, &message))?;
         let description = format!("ONNX Runtime {} on CUDA device {}", runtime.version(), config.device);
         let mut backend = Self::start(runtime, BackendKind::OrtCuda, description, builder, model, config)?;
         backend.device_memory = meter.map_or(0, |meter| meter.taken());
@@ -139,13 +141,7 @@ impl OrtBackend {
         config: &SessionConfig,
     ) -> Result<Self> {
         let api = runtime.api;
-        // No profile tells the size of a dynamic dimension. That of a batch is 1 unless it is announced.
-        let shapes = config.resolve(model.tensors(), |tensor| {
-            let mut shape = tensor.shape.clone();
-            let batch = shape.first_mut().filter(|batch| **batch < 0)?;
-            *batch = 1;
-            elements(&shape).map(|_| shape)
-        })?;
+        let shapes = config.resolve(model.tensors(), batch_of_one)?;
         let session = match (model.path(), model.external_files()) {
             // With its weights beside it, ONNX Runtime has to know the model's folder.
             (Some(path), [_, ..]) => builder.commit_from_file(path),
@@ -377,6 +373,14 @@ impl Names {
     }
 }
 
+/// No profile tells the size of a dynamic dimension. That of a batch is 1 unless it is announced.
+fn batch_of_one(tensor: &TensorInfo) -> Option<Vec<i64>> {
+    let mut shape = tensor.shape.clone();
+    let batch = shape.first_mut().filter(|batch| **batch < 0)?;
+    *batch = 1;
+    elements(&shape).map(|_| shape)
+}
+
 /// Runs the network once on zeros: only so are the shapes of its outputs certain. On CUDA this is also where cuDNN's
 /// algorithms are chosen.
 fn learn(
@@ -473,15 +477,6 @@ fn slot(shapes: &[CallShape]) -> Result<(SlotMemory, Block)> {
     Ok((memory, block))
 }
 
-fn widen(from_type: DataType, from: &[u16], to: &mut [f32]) {
-    for (to, &bits) in to.iter_mut().zip(from) {
-        *to = match from_type {
-            DataType::Bf16 => half::bf16::from_bits(bits).to_f32(),
-            _ => half::f16::from_bits(bits).to_f32(),
-        };
-    }
-}
-
 fn cpu_builder(config: &SessionConfig) -> Result<SessionBuilder, String> {
     let mut builder = common_builder()?;
     if config.cpu_threads > 0 {
@@ -491,9 +486,14 @@ fn cpu_builder(config: &SessionConfig) -> Result<SessionBuilder, String> {
     builder.with_intra_op_spinning(true).map_err(|error| error.to_string())
 }
 
-fn cuda_builder(config: &SessionConfig, options: CudaOptions) -> Result<SessionBuilder, String> {
+/// With `stream`, the network runs there, in a graph that ONNX Runtime captures.
+fn cuda_builder(
+    config: &SessionConfig,
+    options: CudaOptions,
+    stream: Option<&Stream>,
+) -> Result<SessionBuilder, String> {
     let device = i32::try_from(config.device).map_err(|error| error.to_string())?;
-    let cuda = ep::CUDA::default()
+    let mut cuda = ep::CUDA::default()
         .with_device_id(device)
         // The arena grows by what is asked for, not to the next power of two: TensorRT may share this GPU.
         .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
@@ -502,6 +502,10 @@ fn cuda_builder(config: &SessionConfig, options: CudaOptions) -> Result<SessionB
         .with_conv_algorithm_search(ConvAlgorithmSearch::Exhaustive)
         .with_conv_max_workspace(true)
         .with_tf32(options.tf32);
+    if let Some(stream) = stream {
+        // SAFETY: the stream lives as long as the session: both go into one `Staged`.
+        cuda = unsafe { cuda.with_cuda_graph(true).with_compute_stream(stream.as_raw() as *mut ()) };
+    }
     common_builder()?
         // The few nodes on the CPU are about shapes: helpers would only wake up for nothing.
         .with_intra_threads(1)

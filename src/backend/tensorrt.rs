@@ -7,16 +7,15 @@
 mod params;
 #[doc(hidden)]
 pub mod testing;
+pub mod textbook;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::params::{Addresses, MAX_TENSORS, NormalizeParams, NormalizeTensor, PublishParams, PublishTensor, State};
-use crate::backend::{
-    Backend, BackendKind, CallShape, Health, OutputShape, Region, Signature, SlotHeader, SlotMemory, delivered_type,
-};
+use crate::backend::slots::SlotLayout;
+use crate::backend::{Backend, BackendKind, CallShape, Health, OutputShape, Signature, SlotMemory, delivered_type};
 use crate::builder::profile_for;
-use crate::completion::{Completion, Done, Unit, in_band};
 use crate::config::{ResolvedShape, SessionConfig};
 use crate::device::{Device, DeviceBuffer, Function, Graph, MappedBuffer, Module, Quarantine, Settle, Stream};
 use crate::engine::Engine;
@@ -25,8 +24,6 @@ use crate::native::NativeContext;
 use crate::normalize::Normalizer;
 use crate::tensor::{IoMode, TensorInfo, elements, format_shape};
 
-/// Slots, headers and flags start on a line of their own, so that no two calls share one.
-const LINE: usize = 64;
 /// A context's first call may load kernels.
 const FIRST_CALL: Duration = Duration::from_secs(30);
 /// How long a session that is dropped waits for its calls; what still runs then is leaked.
@@ -87,18 +84,9 @@ impl TensorRt {
         let device = engine.device();
         let tensors = checked_tensors(engine)?;
         let (free_before, allocated_before) = (device.memory()?.free, device.allocated());
-        let profiles = &engine.facts().profiles;
-        let resolved = config.resolve(&tensors, |tensor| {
-            profiles.first().and_then(|profile| profile.shapes.get(&tensor.name)).map(|range| range.opt.clone())
-        })?;
+        let resolved = resolve(engine, &tensors, config)?;
         let stream = Stream::new(device, config.stream_priority)?;
-        let activations = DeviceBuffer::new(
-            device,
-            engine.facts().device_memory_bytes as usize,
-            "the network's activation memory",
-            "the workspace when the engine is built (--memPoolSize=workspace:128M), the largest shape of its profile \
-             or the number of sessions",
-        )?;
+        let activations = activation_memory(engine)?;
         let mut contexts = resolved
             .iter()
             .map(|shape| context(engine, &tensors, shape, &stream, &activations))
@@ -110,7 +98,7 @@ impl TensorRt {
             memory.bind(&signature, context)?;
         }
         let kernels = load_kernels(device)?;
-        let slots = memory.slots(&signature, ring_and_warm(config));
+        let slots = SlotLayout::new(&signature).slots(&memory.slots, ring_and_warm(config));
         let mut device_side = Quarantine::new(DeviceSide {
             calls: memory.calls(&signature, config, &kernels)?,
             contexts,
@@ -308,6 +296,24 @@ fn checked_tensors(engine: &Engine) -> Result<Vec<TensorInfo>> {
     Ok(facts.tensors.iter().map(|tensor| tensor.info.clone()).collect())
 }
 
+/// Every announced shape; a dynamic input that was not announced has the optimum of the first profile.
+fn resolve(engine: &Engine, tensors: &[TensorInfo], config: &SessionConfig) -> Result<Vec<ResolvedShape>> {
+    let profiles = &engine.facts().profiles;
+    config.resolve(tensors, |tensor| {
+        profiles.first().and_then(|profile| profile.shapes.get(&tensor.name)).map(|range| range.opt.clone())
+    })
+}
+
+fn activation_memory(engine: &Engine) -> Result<DeviceBuffer> {
+    DeviceBuffer::new(
+        engine.device(),
+        engine.facts().device_memory_bytes as usize,
+        "the network's activation memory",
+        "the workspace when the engine is built (--memPoolSize=workspace:128M), the largest shape of its profile or the \
+         number of sessions",
+    )
+}
+
 /// A context for one shape, on a profile that admits it.
 fn context(
     engine: &Engine,
@@ -381,39 +387,6 @@ fn check_sizes(signature: &Signature) -> Result<()> {
 
 // ---- Memory.
 
-/// Where the parts of one slot lie.
-struct SlotLayout {
-    inputs: Vec<(usize, usize)>,
-    outputs: Vec<(usize, usize)>,
-    /// The flag, or the units of an answer in band.
-    done: usize,
-    in_band: bool,
-    bytes: usize,
-}
-
-impl SlotLayout {
-    fn new(signature: &Signature) -> Self {
-        let mut end = size_of::<SlotHeader>();
-        let mut place = |bytes: usize| {
-            let start = end;
-            end += bytes.next_multiple_of(LINE);
-            (start, bytes)
-        };
-        let inputs = signature
-            .largest(signature.inputs.len(), |shape, input| shape.inputs[input].input_bytes())
-            .map(&mut place)
-            .collect();
-        let outputs = signature
-            .largest(signature.outputs.len(), |shape, output| shape.outputs[output].bytes())
-            .map(&mut place)
-            .collect();
-        let words = signature.shapes.iter().map(CallShape::words).max().unwrap_or(0);
-        let in_band = signature.shapes.iter().all(|shape| in_band::fits(&shape.outputs));
-        let (done, _) = place(if in_band { words * size_of::<Unit>() } else { size_of::<Completion>() });
-        Self { inputs, outputs, done, in_band, bytes: end }
-    }
-}
-
 /// The ring's slots, and one to keep the device warm with.
 fn ring_and_warm(config: &SessionConfig) -> usize {
     config.depth + 1
@@ -465,25 +438,6 @@ impl Memory {
             unsafe { context.set_tensor_address(&tensor.name, buffer.address())? };
         }
         Ok(())
-    }
-
-    fn slots(&self, signature: &Signature, depth: usize) -> Vec<SlotMemory> {
-        let layout = SlotLayout::new(signature);
-        let region = |slot: usize| {
-            let base = slot * layout.bytes;
-            move |&(start, bytes): &(usize, usize)| Region { start: self.slots.host(base + start), bytes }
-        };
-        (0..depth)
-            .map(|slot| SlotMemory {
-                header: self.slots.host(slot * layout.bytes).cast(),
-                inputs: layout.inputs.iter().map(region(slot)).collect(),
-                outputs: layout.outputs.iter().map(region(slot)).collect(),
-                done: {
-                    let done = self.slots.host(slot * layout.bytes + layout.done);
-                    if layout.in_band { Done::InBand(done.cast()) } else { Done::Flag(done.cast()) }
-                },
-            })
-            .collect()
     }
 
     fn calls(&self, signature: &Signature, config: &SessionConfig, kernels: &Module) -> Result<Vec<Call>> {
@@ -556,13 +510,6 @@ impl Memory {
             params.tensors[output] = PublishTensor::new(tensor.data_type, &shape.outputs[output], source, destination);
         }
         params
-    }
-}
-
-impl Signature {
-    /// For each of `count` tensors its largest size over all shapes.
-    fn largest(&self, count: usize, bytes: impl Fn(&CallShape, usize) -> usize) -> impl Iterator<Item = usize> {
-        (0..count).map(move |tensor| self.shapes.iter().map(|shape| bytes(shape, tensor)).max().unwrap_or(0))
     }
 }
 

@@ -37,13 +37,52 @@ impl Value {
         data_type: DataType,
         shape: &[i64],
     ) -> Result<Self, String> {
-        let (mut info, mut value) = (ptr::null_mut(), ptr::null_mut());
-        // SAFETY: both results are valid for writing; the memory is the caller's promise, and `info`, which is copied
-        // by the call that uses it, is released once.
+        let mut info = ptr::null_mut();
+        // SAFETY: the result is valid for writing; the memory is the caller's promise.
         unsafe {
             let device = sys::OrtAllocatorType::OrtDeviceAllocator;
             check((api.CreateCpuMemoryInfo)(device, sys::OrtMemType::OrtMemTypeDefault, &mut info))?;
-            let start = start.as_ptr().cast::<c_void>();
+            Self::with_info(api, info, start.as_ptr().cast(), bytes, data_type, shape)
+        }
+    }
+
+    /// As [`over`](Self::over), of memory on GPU `device`.
+    ///
+    /// # Safety
+    /// As [`over`](Self::over).
+    pub(super) unsafe fn over_cuda(
+        api: &'static OrtApi,
+        address: u64,
+        bytes: usize,
+        data_type: DataType,
+        shape: &[i64],
+        device: usize,
+    ) -> Result<Self, String> {
+        let mut info = ptr::null_mut();
+        let device = i32::try_from(device).map_err(|error| error.to_string())?;
+        // SAFETY: as above.
+        unsafe {
+            let kind = sys::OrtAllocatorType::OrtDeviceAllocator;
+            let memory = sys::OrtMemType::OrtMemTypeDefault;
+            check((api.CreateMemoryInfo)(c"Cuda".as_ptr(), kind, device, memory, &mut info))?;
+            Self::with_info(api, info, address as *mut c_void, bytes, data_type, shape)
+        }
+    }
+
+    /// # Safety
+    /// As [`over`](Self::over); `info` is nobody else's.
+    unsafe fn with_info(
+        api: &'static OrtApi,
+        info: *mut sys::OrtMemoryInfo,
+        start: *mut c_void,
+        bytes: usize,
+        data_type: DataType,
+        shape: &[i64],
+    ) -> Result<Self, String> {
+        let mut value = ptr::null_mut();
+        // SAFETY: the caller's promise; the result is valid for writing, and `info`, which is copied by the call that
+        // uses it, is released once.
+        unsafe {
             let kind = element_type(data_type);
             let made =
                 (api.CreateTensorWithDataAsOrtValue)(info, start, bytes, shape.as_ptr(), shape.len(), kind, &mut value);

@@ -7,6 +7,7 @@ use crate::onnx::proto::{
     AttributeProto, Dimension, DimensionValue, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto,
     TensorType, TypeProto, TypeValue, ValueInfoProto,
 };
+use crate::tensor::DataType;
 use crate::test_support::root;
 
 /// Where models/ lies: tests are built here and run elsewhere, too.

@@ -4,6 +4,8 @@ use std::ffi::{c_char, c_void};
 use std::ptr::NonNull;
 
 use super::*;
+use crate::backend::SlotHeader;
+use crate::completion::in_band;
 use crate::tensor::DataType;
 
 /// The sizes of the structures here, and those that nvcc gave those of `kernels/params.h`.
@@ -43,7 +45,7 @@ pub fn normalize(device: &Arc<Device>, normalizer: &Normalizer, input: &[u8]) ->
     let memory = Memory::new(device, &signature, &config, activations)?;
     let stream = Stream::new(device, 0)?;
     let call = memory.calls(&signature, &config, &kernels)?.remove(0);
-    let slot = memory.slots(&signature, ring_and_warm(&config)).remove(0);
+    let slot = SlotLayout::new(&signature).slots(&memory.slots, 1).remove(0);
     // SAFETY: the region is as large as the input; nothing runs yet.
     unsafe { slot.inputs[0].start.copy_from_nonoverlapping(NonNull::from(input).cast(), input.len()) };
     // SAFETY: as in `enqueue_parts`.

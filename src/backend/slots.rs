@@ -1,0 +1,71 @@
+//! Where the parts of a slot lie in mapped memory.
+
+use crate::backend::{CallShape, Region, Signature, SlotHeader, SlotMemory};
+use crate::completion::{Completion, Done, Unit, in_band};
+use crate::device::MappedBuffer;
+
+/// Slots, headers and flags start on a line of their own, so that no two calls share one.
+const LINE: usize = 64;
+
+/// Where the parts of one slot lie.
+pub(crate) struct SlotLayout {
+    pub(crate) inputs: Vec<(usize, usize)>,
+    pub(crate) outputs: Vec<(usize, usize)>,
+    /// The flag, or the units of an answer in band.
+    pub(crate) done: usize,
+    pub(crate) in_band: bool,
+    pub(crate) bytes: usize,
+}
+
+impl SlotLayout {
+    pub(crate) fn new(signature: &Signature) -> Self {
+        let mut end = size_of::<SlotHeader>();
+        let mut place = |bytes: usize| {
+            let start = end;
+            end += bytes.next_multiple_of(LINE);
+            (start, bytes)
+        };
+        let inputs = signature
+            .largest(signature.inputs.len(), |shape, input| shape.inputs[input].input_bytes())
+            .map(&mut place)
+            .collect();
+        let outputs = signature
+            .largest(signature.outputs.len(), |shape, output| shape.outputs[output].bytes())
+            .map(&mut place)
+            .collect();
+        let words = signature.shapes.iter().map(CallShape::words).max().unwrap_or(0);
+        let in_band = signature.shapes.iter().all(|shape| in_band::fits(&shape.outputs));
+        let (done, _) = place(if in_band { words * size_of::<Unit>() } else { size_of::<Completion>() });
+        Self { inputs, outputs, done, in_band, bytes: end }
+    }
+
+    /// The slots in `memory`.
+    pub(crate) fn slots(&self, memory: &MappedBuffer, slots: usize) -> Vec<SlotMemory> {
+        let region = |slot: usize| {
+            let base = slot * self.bytes;
+            move |&(start, bytes): &(usize, usize)| Region { start: memory.host(base + start), bytes }
+        };
+        (0..slots)
+            .map(|slot| SlotMemory {
+                header: memory.host(slot * self.bytes).cast(),
+                inputs: self.inputs.iter().map(region(slot)).collect(),
+                outputs: self.outputs.iter().map(region(slot)).collect(),
+                done: {
+                    let done = memory.host(slot * self.bytes + self.done);
+                    if self.in_band { Done::InBand(done.cast()) } else { Done::Flag(done.cast()) }
+                },
+            })
+            .collect()
+    }
+}
+
+impl Signature {
+    /// For each of `count` tensors its largest size over all shapes.
+    pub(crate) fn largest(
+        &self,
+        count: usize,
+        bytes: impl Fn(&CallShape, usize) -> usize,
+    ) -> impl Iterator<Item = usize> {
+        (0..count).map(move |tensor| self.shapes.iter().map(|shape| bytes(shape, tensor)).max().unwrap_or(0))
+    }
+}
