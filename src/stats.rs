@@ -38,6 +38,11 @@ impl Latencies {
         self.histogram.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
     }
 
+    /// Adds all of another's.
+    pub fn add(&mut self, other: &Self) {
+        self.histogram.add(&other.histogram).expect("the same bounds");
+    }
+
     /// How many.
     #[must_use]
     pub fn calls(&self) -> u64 {
@@ -84,7 +89,9 @@ pub struct Record {
     pub model: String,
     /// SHA-256 of the ONNX file.
     pub model_sha256: String,
-    /// `ort-cpu`, `ort-cuda`, `ort-cuda-graph`, `trt-textbook`, `trt-graph-sync`, `tickrt` or `tickrt-resident`.
+    /// `ort-cpu`, `ort-cuda`, `ort-cuda-graph`, `trt-textbook`, `trt-graph-sync`, `tickrt`, `tickrt-ahead` (with
+    /// [`launch_ahead`](crate::SessionConfig::launch_ahead)) or `tickrt-resident`; with ` kept warm` behind it where
+    /// [`keep_warm`](crate::Session::keep_warm) was called in pauses.
     pub path: String,
     /// `fp32`, `tf32`, `fp16` or `int8`.
     pub precision: String,

@@ -134,10 +134,25 @@ fn bench_refuses_a_file_it_cannot_write_before_it_measures() {
 }
 
 #[test]
+fn bench_goes_on_without_the_paths_that_are_not_there() {
+    let tool = Tool::new().without_gpu();
+    if tool.on_cpu().is_none() {
+        return;
+    }
+    let (onnx, iterations) = (format!("--onnx={}", model("toy_cnn.onnx")), "--iterations=50");
+    let bench = |more: &[&str]| tool.run(&[&["bench", &onnx, iterations][..], more].concat());
+    bench(&["--paths=ort-cuda-graph,ort-cpu"]).must(0, &["ort-cuda-graph is not measured: ", "ort-cpu  "]);
+    bench(&["--paths=ort-cuda,ort-cuda-graph"]).must(3, &["none of the paths could start", "ort-cuda-graph: "]);
+    bench(&["--paths=tickrt"]).must(2, &["tickrt is to be measured: add --engine FILE"]);
+    bench(&["--paths=fastest"]).must(2, &["there is no path `fastest`; the paths are tickrt, tickrt-ahead"]);
+    bench(&["--paths=ort-cpu", "--idle=0"]).must(2, &["1..=60000"]);
+}
+
+#[test]
 fn bench_appends_records_of_the_agreed_form() {
     let tool = Tool::new().with("TICKRT_COMMIT", "abc");
     let Some(on_cpu) = tool.on_cpu() else { return };
-    let more = ["--iterations=200", "--warmUp=1", "--jsonl=records.jsonl"].map(str::to_owned);
+    let more = ["--iterations=200", "--warmUp=1", "--paths=ort-cpu", "--jsonl=records.jsonl"].map(str::to_owned);
     for _ in 0..2 {
         tool.run(&[&["bench".to_owned()][..], &on_cpu, &more].concat()).must(0, &["p99.99", "ort-cpu"]);
     }

@@ -1,8 +1,10 @@
 //! `tickrt bench`: latency of each path that is there, measured in turns and with every answer checked.
 
+mod idle;
 mod machine;
 mod path;
 mod report;
+mod throughput;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -11,9 +13,9 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use tickrt::data::Feed;
 use tickrt::stats::Record;
-use tickrt::{BackendKind, Session};
+use tickrt::{BackendKind, Engine, Precision, Session, SessionConfig};
 
-use self::path::Path;
+use self::path::{Path, Way};
 use crate::answers;
 use crate::args::{self, NamedFile};
 use crate::chain::ChainArgs;
@@ -23,10 +25,22 @@ const EXAMPLE: &str = "\
 Example:
   tickrt bench --engine models/mlp.engine --onnx models/mlp.onnx \\
       --jsonl latency.jsonl
-  tickrt bench --onnx models/toy_cnn.onnx --chain ort-cpu --duration 2
+  tickrt bench --onnx models/toy_cnn.onnx --paths ort-cpu --duration 2
+  tickrt bench --engine models/mlp.engine --paths tickrt,tickrt-ahead \\
+      --sessions 1,2,4 --idle 1,100
 
 Host to host: from before the first byte of input is written to after the last byte of output is read. Paths take turns \
-of 100 calls; input is new every call, its answer computed beforehand and compared. Ends with 1 if an answer was wrong.";
+of 100 calls; input is new every call, its answer computed beforehand and compared. Ends with 1 if an answer was wrong.
+
+Paths:
+  tickrt          the session as it is by default
+  tickrt-ahead    the same, each graph launched ahead of its call
+  trt-graph-sync  TensorRT: copies and network in a CUDA graph, then a synchronise
+  trt-textbook    TensorRT as its samples run it: copies, enqueueV3, a synchronise
+  ort-cuda-graph  ONNX Runtime CUDA with its graph, bound tensors, one synchronise
+  ort-cuda        ONNX Runtime CUDA, run()
+  ort-cpu         ONNX Runtime on --threads CPU threads
+  ort-cpu-all     ONNX Runtime on as many threads as it likes";
 
 /// Calls a path makes before the next one's turn.
 const TURN: usize = 100;
@@ -37,6 +51,18 @@ const TURN: usize = 100;
 pub struct Args {
     #[command(flatten)]
     chain: ChainArgs,
+    /// What is measured, of the paths below; without, all that the files allow (or the chain, if one is named)
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = Way::parse)]
+    paths: Vec<Way>,
+    /// Then, how many sessions answer together, each on a thread of its own: numbers, as 1,2,4,8
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=256))]
+    sessions: Vec<u16>,
+    /// Seconds for each number of sessions
+    #[arg(long, value_name = "S", default_value_t = 2.0, value_parser = args::tolerance)]
+    sessions_duration: f64,
+    /// Then, the first call after pauses of so many milliseconds, as 1,100
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    idle: Vec<u64>,
     /// Samples, as for `run`; random ones without
     #[arg(long, visible_alias = "loadInputs", value_name = "FILE", value_delimiter = ',')]
     input: Vec<NamedFile>,
@@ -68,18 +94,8 @@ pub struct Args {
 
 /// Runs it.
 pub fn main(args: &Args) -> Outcome {
-    let kinds = args.chain.kinds()?;
     let config = args.chain.config()?;
-    let mut paths = Vec::new();
-    for kind in kinds {
-        match args.chain.session(kind, &config) {
-            Ok(session) => paths.push(Path::new(kind, session)?),
-            Err(reason) => println!("  {kind} is not measured: {reason}"),
-        }
-    }
-    if paths.is_empty() {
-        return Err(Failure::environment("measure latency: none of the chain's entries could start"));
-    }
+    let Started { mut paths, missing, engine } = start(args, &config)?;
     let feed = feed(args, &paths[0].session)?;
     if let Some(file) = &args.jsonl {
         // Whether it can be written, before minutes are spent on measuring.
@@ -88,17 +104,84 @@ pub fn main(args: &Args) -> Outcome {
     let reference = expected(&mut paths, &feed)?;
     warm_up(args, &mut paths, &feed)?;
     measure(args, &mut paths, &feed)?;
-    report::print(&paths, &reference);
+    report::print(&paths, &missing, &reference);
+    let mut paused = Vec::new();
+    if !args.idle.is_empty() {
+        for path in paths.iter_mut().filter(|path| matches!(path.way, Way::Tickrt | Way::TickrtAhead)) {
+            paused.extend(idle::measure(path, &args.idle, &feed)?);
+        }
+        idle::print(&paused);
+    }
+    let mut together = Vec::new();
+    if let (false, Some(engine)) = (args.sessions.is_empty(), &engine) {
+        let numbers: Vec<usize> = args.sessions.iter().map(|&number| number.into()).collect();
+        let (duration, tolerance) = (Duration::from_secs_f64(args.sessions_duration), [args.atol, args.rtol]);
+        together = throughput::measure(&numbers, engine, &config, &feed, &paths[0], duration, tolerance)?;
+        throughput::print(&together);
+    }
     if let Some(file) = &args.jsonl {
-        Record::append(&report::records(args, &paths)?, file)?;
+        Record::append(&report::records(args, &paths, &paused, &together)?, file)?;
         println!("\n  a record a path was appended to {}", file.display());
     }
     let wrong: Vec<String> = paths
         .iter()
         .filter(|path| path.found.beyond > 0)
-        .map(|path| format!("{} of {} elements by {}", path.found.beyond, path.found.elements, path.name()))
+        .map(|path| format!("{} of {} elements by {}", path.found.beyond, path.found.elements, path.way.name()))
         .collect();
     if wrong.is_empty() { Ok(()) } else { Err(Failure::check(format!("wrong answers: {}", wrong.join("; ")))) }
+}
+
+/// What could be started.
+struct Started {
+    paths: Vec<Path>,
+    /// The other paths, each with its reason.
+    missing: Vec<(Way, String)>,
+    engine: Option<Engine>,
+}
+
+fn start(args: &Args, config: &SessionConfig) -> Outcome<Started> {
+    let kinds = args.chain.kinds()?;
+    let ways = if args.paths.is_empty() { Way::of(&kinds) } else { args.paths.clone() };
+    for way in &ways {
+        match way.kind() {
+            BackendKind::TensorRt if args.chain.engine.is_none() => {
+                return Err(Failure::usage(format!("{} is to be measured: add --engine FILE", way.name())));
+            }
+            BackendKind::OrtCuda | BackendKind::OrtCpu if args.chain.onnx.is_none() => {
+                return Err(Failure::usage(format!("{} is to be measured: add --onnx FILE", way.name())));
+            }
+            _ => {}
+        }
+    }
+    let mut engine = None;
+    let mut why_no_engine = None;
+    if args.chain.engine.is_some() && ways.iter().any(|way| way.kind() == BackendKind::TensorRt) {
+        match Engine::from_plan(&args.chain.plan()?, args.chain.device) {
+            Ok(started) => engine = Some(started),
+            Err(error) => why_no_engine = Some(error.to_string()),
+        }
+    }
+    // Equal precision: what the engine may do, ONNX Runtime may.
+    let tf32 = args.chain.sidecar()?.is_some_and(|sidecar| sidecar.precision == Precision::Tf32);
+    let (mut paths, mut missing) = (Vec::new(), Vec::new());
+    for way in ways {
+        let started = match &why_no_engine {
+            Some(why) if way.kind() == BackendKind::TensorRt => Err(why.clone()),
+            _ => way.start(&args.chain, config, engine.as_ref(), tf32).map_err(|error| error.to_string()),
+        };
+        match started {
+            Ok(session) => paths.push(Path::new(way, session)?),
+            Err(reason) => missing.push((way, reason)),
+        }
+    }
+    if paths.is_empty() {
+        let reasons: Vec<String> = missing.iter().map(|(way, why)| format!("{}: {why}", way.name())).collect();
+        return Err(Failure::environment(format!(
+            "measure latency: none of the paths could start\n  {}",
+            reasons.join("\n  ")
+        )));
+    }
+    Ok(Started { paths, missing, engine })
 }
 
 fn feed(args: &Args, session: &Session) -> Outcome<Feed> {
@@ -111,7 +194,7 @@ fn feed(args: &Args, session: &Session) -> Outcome<Feed> {
 /// Computes every sample's answer: by ONNX Runtime on the CPU if it is there, else by each path itself, which then shows
 /// only mixed-up answers. Says by whom.
 fn expected(paths: &mut [Path], feed: &Feed) -> Outcome<String> {
-    let reference = paths.iter().position(|path| path.kind == BackendKind::OrtCpu);
+    let reference = paths.iter().position(|path| path.way.kind() == BackendKind::OrtCpu);
     for (place, path) in paths.iter_mut().enumerate() {
         if reference.is_some_and(|reference| reference != place) {
             continue;
@@ -123,6 +206,7 @@ fn expected(paths: &mut [Path], feed: &Feed) -> Outcome<String> {
             let expected = &mut path.expected;
             path.session.wait_into(ticket, |outputs| expected.extend_from(outputs, 0))?;
         }
+        path.session.rest();
     }
     let Some(reference) = reference else { return Ok("each path's own, computed beforehand".to_owned()) };
     let answers = paths[reference].expected.clone();
@@ -138,6 +222,7 @@ fn warm_up(args: &Args, paths: &mut [Path], feed: &Feed) -> Outcome {
             path.call(feed, sample)?;
             sample = (sample + 1) % feed.calls();
         }
+        path.session.rest();
     }
     Ok(())
 }
