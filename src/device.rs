@@ -125,6 +125,21 @@ impl Device {
         &self.name
     }
 
+    /// Its place on the PCI bus, as `/sys/bus/pci/devices` has it: `0000:3b:00.0`.
+    #[must_use]
+    pub fn pci_address(&self) -> String {
+        use sys::CUdevice_attribute::{
+            CU_DEVICE_ATTRIBUTE_PCI_BUS_ID, CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID, CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID,
+        };
+        let number = |which| {
+            // SAFETY: `handle` comes from `device::get`.
+            unsafe { result::device::get_attribute(self.handle, which) }.unwrap_or_default()
+        };
+        let domain = number(CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID);
+        let (bus, device) = (number(CU_DEVICE_ATTRIBUTE_PCI_BUS_ID), number(CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID));
+        format!("{domain:04x}:{bus:02x}:{device:02x}.0")
+    }
+
     /// Its compute capability: (9, 0) for an H100.
     #[must_use]
     pub fn compute_capability(&self) -> (u32, u32) {

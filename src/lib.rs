@@ -46,6 +46,7 @@ pub mod stats;
 mod tensor;
 #[cfg(test)]
 mod test_support;
+pub mod thread;
 mod window;
 
 pub use backend::{Backend, BackendKind};

@@ -145,6 +145,9 @@ fn bench_goes_on_without_the_paths_that_are_not_there() {
     bench(&["--paths=ort-cuda,ort-cuda-graph"]).must(3, &["none of the paths could start", "ort-cuda-graph: "]);
     bench(&["--paths=tickrt"]).must(2, &["tickrt is to be measured: add --engine FILE"]);
     bench(&["--paths=fastest"]).must(2, &["there is no path `fastest`; the paths are tickrt, tickrt-ahead"]);
+    bench(&["--paths=ort-cpu", "--pin=near"]).must(0, &["ort-cpu  "]);
+    bench(&["--paths=ort-cpu", "--pin=99999"]).must(2, &["pin the thread to core 99999: expected one of the cores"]);
+    bench(&["--paths=ort-cpu", "--pin=all"]).must(2, &["`all` is no core"]);
     bench(&["--paths=ort-cpu", "--idle=0"]).must(2, &["1..=60000"]);
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use tickrt::data::Feed;
 use tickrt::stats::Record;
-use tickrt::{BackendKind, Engine, Precision, Session, SessionConfig};
+use tickrt::{BackendKind, Device, Engine, Precision, Session, SessionConfig};
 
 use self::path::{Path, Way};
 use crate::answers;
@@ -57,6 +57,9 @@ pub struct Args {
     /// Then, how many sessions answer together, each on a thread of its own: numbers, as 1,2,4,8
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=256))]
     sessions: Vec<u16>,
+    /// Keep the measuring thread on this core; `near` takes one near the GPU
+    #[arg(long, value_name = "CORE", value_parser = pin)]
+    pin: Option<Pin>,
     /// Seconds for each number of sessions
     #[arg(long, value_name = "S", default_value_t = 2.0, value_parser = args::tolerance)]
     sessions_duration: f64,
@@ -102,6 +105,11 @@ pub fn main(args: &Args) -> Outcome {
         Record::append(&[], file)?;
     }
     let reference = expected(&mut paths, &feed)?;
+    let cores = args.pin.map(|pin| pin.cores(args.chain.device));
+    if let Some(&core) = cores.as_ref().and_then(|cores| cores.first()) {
+        // Now: threads that were started before keep their freedom.
+        tickrt::thread::pin(core)?;
+    }
     warm_up(args, &mut paths, &feed)?;
     measure(args, &mut paths, &feed)?;
     report::print(&paths, &missing, &reference);
@@ -115,8 +123,16 @@ pub fn main(args: &Args) -> Outcome {
     let mut together = Vec::new();
     if let (false, Some(engine)) = (args.sessions.is_empty(), &engine) {
         let numbers: Vec<usize> = args.sessions.iter().map(|&number| number.into()).collect();
-        let (duration, tolerance) = (Duration::from_secs_f64(args.sessions_duration), [args.atol, args.rtol]);
-        together = throughput::measure(&numbers, engine, &config, &feed, &paths[0], duration, tolerance)?;
+        let how = throughput::How {
+            engine,
+            config: &config,
+            feed: &feed,
+            expected: &paths[0].expected,
+            duration: Duration::from_secs_f64(args.sessions_duration),
+            tolerance: [args.atol, args.rtol],
+            cores: cores.as_deref(),
+        };
+        together = numbers.iter().map(|&sessions| throughput::measure(sessions, &how)).collect::<Outcome<_>>()?;
         throughput::print(&together);
     }
     if let Some(file) = &args.jsonl {
@@ -129,6 +145,35 @@ pub fn main(args: &Args) -> Outcome {
         .map(|path| format!("{} of {} elements by {}", path.found.beyond, path.found.elements, path.way.name()))
         .collect();
     if wrong.is_empty() { Ok(()) } else { Err(Failure::check(format!("wrong answers: {}", wrong.join("; ")))) }
+}
+
+/// Where the measuring thread stays.
+#[derive(Debug, Clone, Copy)]
+enum Pin {
+    Core(usize),
+    Near,
+}
+
+fn pin(text: &str) -> Result<Pin, String> {
+    if text == "near" {
+        return Ok(Pin::Near);
+    }
+    text.parse().map(Pin::Core).map_err(|_| format!("`{text}` is no core: a number, or near"))
+}
+
+impl Pin {
+    /// Where to measure, and behind it where further threads go. Near the GPU, from the last core on: the first ones are
+    /// where interrupts go.
+    fn cores(self, device: usize) -> Vec<usize> {
+        let near = Device::open(device).map(|device| tickrt::thread::cores_near(&device));
+        let mut cores = near.unwrap_or_else(|_| tickrt::thread::allowed_cores());
+        cores.reverse();
+        if let Self::Core(first) = self {
+            cores.retain(|&core| core != first);
+            cores.insert(0, first);
+        }
+        cores
+    }
 }
 
 /// What could be started.

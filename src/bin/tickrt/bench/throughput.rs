@@ -3,7 +3,7 @@
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use tickrt::data::Feed;
+use tickrt::data::{Feed, Values};
 use tickrt::stats::{Comparison, Latencies};
 use tickrt::{Engine, SessionConfig};
 
@@ -22,32 +22,25 @@ pub struct Together {
     pub found: Comparison,
 }
 
-/// Measures each number of sessions for `duration`; every answer is compared.
-pub fn measure(
-    numbers: &[usize],
-    engine: &Engine,
-    config: &SessionConfig,
-    feed: &Feed,
-    expected: &Path,
-    duration: Duration,
-    tolerance: [f64; 2],
-) -> Outcome<Vec<Together>> {
-    numbers.iter().map(|&sessions| together(sessions, engine, config, feed, expected, duration, tolerance)).collect()
+/// What all numbers of sessions have in common.
+pub struct How<'run> {
+    pub engine: &'run Engine,
+    pub config: &'run SessionConfig,
+    pub feed: &'run Feed,
+    pub expected: &'run Values,
+    pub duration: Duration,
+    pub tolerance: [f64; 2],
+    /// The threads go here, by turns; where the scheduler likes without.
+    pub cores: Option<&'run [usize]>,
 }
 
-fn together(
-    sessions: usize,
-    engine: &Engine,
-    config: &SessionConfig,
-    feed: &Feed,
-    expected: &Path,
-    duration: Duration,
-    tolerance: [f64; 2],
-) -> Outcome<Together> {
+/// So many sessions at a time; every answer is compared.
+pub fn measure(sessions: usize, how: &How<'_>) -> Outcome<Together> {
+    let How { engine, config, feed, expected, duration, tolerance, cores } = *how;
     let mut paths = Vec::new();
     for _ in 0..sessions {
         let mut path = Path::new(Way::Tickrt, engine.session(config)?)?;
-        path.expected = expected.expected.clone();
+        path.expected = expected.clone();
         paths.push(path);
     }
     let of_sessions: u64 = paths.iter().map(|path| path.session.device_memory() - engine.device_memory()).sum();
@@ -55,13 +48,14 @@ fn together(
     let (paths, elapsed) = std::thread::scope(|scope| {
         let threads: Vec<_> = paths
             .into_iter()
-            .map(|mut path| {
+            .enumerate()
+            .map(|(thread, mut path)| {
                 let start = Arc::clone(&start);
                 scope.spawn(move || -> tickrt::Result<Path> {
-                    for sample in 0..500 {
-                        path.call(feed, sample % feed.calls())?;
-                    }
+                    let ready = warm_up(&mut path, feed, cores.map(|cores| cores[thread % cores.len()]));
+                    // Whoever is not ready comes here, too, or the others would wait for ever.
                     start.wait();
+                    ready?;
                     let end = Instant::now() + duration;
                     while Instant::now() < end {
                         path.measured_call(feed, tolerance)?;
@@ -97,6 +91,11 @@ fn together(
         )));
     }
     Ok(all)
+}
+
+fn warm_up(path: &mut Path, feed: &Feed, core: Option<usize>) -> tickrt::Result<()> {
+    core.map_or(Ok(()), tickrt::thread::pin)?;
+    (0..500).try_for_each(|sample| path.call(feed, sample % feed.calls()).map(|_| ()))
 }
 
 /// Prints the table.

@@ -1,0 +1,162 @@
+//! What a thread that waits for answers can ask of the operating system, each optional: a core of its own, a priority,
+//! memory that stays where it is. Linux; control plane.
+
+use std::io;
+use std::path::Path;
+
+use crate::device::Device;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Keeps the calling thread on core `core`, so that nothing moves it from its caches.
+///
+/// # Errors
+/// [`ErrorKind::InvalidArgument`] if the process may not run there.
+pub fn pin(core: usize) -> Result<()> {
+    let allowed = allowed_cores();
+    if !allowed.contains(&core) {
+        return Err(Error::new(ErrorKind::InvalidArgument, format!("pin the thread to core {core}"))
+            .expected(format!("one of the cores that this process may run on: {}", ranges(&allowed)))
+            .got(core.to_string())
+            .advice("see taskset -pc and the container's cpuset"));
+    }
+    // SAFETY: a set of plain bits, in which `core` has a place: it came out of such a set.
+    let done = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(core, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
+    };
+    checked(done, || format!("pin the thread to core {core}"), "")
+}
+
+/// The cores that the calling thread may run on.
+#[must_use]
+pub fn allowed_cores() -> Vec<usize> {
+    // SAFETY: a set of plain bits, written by the call and then read.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) != 0 {
+            return Vec::new();
+        }
+        (0..libc::CPU_SETSIZE as usize).filter(|&core| libc::CPU_ISSET(core, &set)).collect()
+    }
+}
+
+/// Runs the calling thread before every ordinary one (`SCHED_FIFO`), 1 to 99. A spinning thread at such a priority starves
+/// whatever else shares its core.
+///
+/// # Errors
+/// [`ErrorKind::InvalidArgument`] outside 1 to 99; [`ErrorKind::Io`] without the right to do so.
+pub fn raise(priority: i32) -> Result<()> {
+    if !(1..=99).contains(&priority) {
+        return Err(Error::new(ErrorKind::InvalidArgument, "raise the thread's priority")
+            .expected("1 to 99")
+            .got(priority.to_string()));
+    }
+    let parameters = libc::sched_param { sched_priority: priority };
+    // SAFETY: reads one struct; 0 is the calling thread.
+    let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) };
+    let how = "run as root, give it CAP_SYS_NICE, or raise the limit: ulimit -r 99";
+    checked(done, || format!("raise the thread's priority to {priority}"), how)
+}
+
+/// Keeps all memory of the process in RAM, that of now and that to come (`mlockall`): no page of it is fetched when it is
+/// touched. Call it before sessions are started.
+///
+/// # Errors
+/// [`ErrorKind::Io`] where the limit for locked memory is too low.
+pub fn lock_memory() -> Result<()> {
+    // SAFETY: no pointers.
+    let done = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) };
+    checked(done, || "lock the process's memory".to_owned(), "raise the limit: ulimit -l unlimited")
+}
+
+/// Touches this much of the calling thread's stack, so that the first deep call finds it there. At most 1 MiB.
+pub fn prefault_stack(bytes: usize) {
+    const PAGE: usize = 4096;
+    #[inline(never)]
+    fn touch(pages: usize) {
+        let mut page = [0_u8; PAGE];
+        std::hint::black_box(&mut page);
+        if pages > 1 {
+            touch(pages - 1);
+        }
+        std::hint::black_box(&mut page);
+    }
+    touch(bytes.min(1 << 20).div_ceil(PAGE));
+}
+
+/// The cores near `device`, which share its NUMA node: pinned memory that a thread on one of them allocates first lies
+/// there, too. All cores where the machine does not say.
+#[must_use]
+pub fn cores_near(device: &Device) -> Vec<usize> {
+    let folder = Path::new("/sys/bus/pci/devices").join(device.pci_address());
+    let listed = std::fs::read_to_string(folder.join("local_cpulist")).unwrap_or_default();
+    let (near, allowed) = (parse_ranges(&listed), allowed_cores());
+    let both: Vec<usize> = allowed.iter().copied().filter(|core| near.contains(core)).collect();
+    if both.is_empty() { allowed } else { both }
+}
+
+fn checked(done: libc::c_int, operation: impl FnOnce() -> String, advice: &str) -> Result<()> {
+    if done == 0 {
+        return Ok(());
+    }
+    let error = Error::new(ErrorKind::Io, operation()).got(io::Error::last_os_error().to_string());
+    Err(if advice.is_empty() { error } else { error.advice(advice) })
+}
+
+/// `0-3,8` as numbers.
+fn parse_ranges(text: &str) -> Vec<usize> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
+    };
+    text.trim().split(',').filter_map(range).flatten().collect()
+}
+
+/// Numbers as `0-3,8`.
+fn ranges(numbers: &[usize]) -> String {
+    let mut parts: Vec<(usize, usize)> = Vec::new();
+    for &number in numbers {
+        match parts.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => parts.push((number, number)),
+        }
+    }
+    let parts =
+        parts.iter().map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") });
+    parts.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_and_written_as_linux_does() {
+        assert_eq!(parse_ranges("0-3,8,10-11\n"), [0, 1, 2, 3, 8, 10, 11]);
+        assert_eq!(parse_ranges("\n"), [0; 0]);
+        assert_eq!(ranges(&[0, 1, 2, 3, 8, 10, 11]), "0-3,8,10-11");
+    }
+
+    #[test]
+    fn thread_pinned_stays_on_its_core() {
+        std::thread::spawn(|| {
+            let core = *allowed_cores().last().unwrap();
+            pin(core).unwrap();
+            assert_eq!(allowed_cores(), [core]);
+            // SAFETY: no pointers.
+            assert_eq!(unsafe { libc::sched_getcpu() }, core as i32);
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn core_or_priority_that_cannot_be_is_refused() {
+        let error = pin(100_000).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.to_string().contains("cores that this process may run on: 0"), "{error}");
+        assert_eq!(raise(0).unwrap_err().kind(), ErrorKind::InvalidArgument);
+        prefault_stack(usize::MAX);
+    }
+}
