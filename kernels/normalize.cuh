@@ -29,6 +29,11 @@ __device__ inline float scale(uint8_t x, double mean, double std) { return scale
 __device__ inline float scale(int16_t x, double mean, double std) { return scale(float(x), mean, std); }
 __device__ inline float scale(int32_t x, double mean, double std) { return scale(double(x), mean, std); }
 
+__device__ inline uint32_t divide(uint32_t n, const Divisor& by) {
+  return (__umulhi(n, by.multiplier) + n) >> by.shift;
+}
+__device__ inline uint32_t remainder(uint32_t n, const Divisor& by) { return n - divide(n, by) * by.divisor; }
+
 // What a thread takes of the slot at once: a word, so that a warp's request is a whole line of 128 bytes on PCIe.
 //
 // Plain loads. The host wrote the slot before the launch, so nothing older can be in a cache; and volatile ones would
@@ -45,14 +50,15 @@ template <class T>
 __device__ T take(const NormalizeTensor& t, const SlotHeader& header, uint32_t from) {
   const T* slot = reinterpret_cast<const T*>(t.source);
   // The header is on its way over PCIe, too: what is likely needed of the slot must not wait for it.
-  const bool likely = from + t.row >= t.rows * t.row;
+  const bool likely = from + t.row.divisor >= t.rows * t.row.divisor;
   T x = T();
   if (likely) x = slot[from];
   if (!header.window) return likely ? x : slot[from];
-  const uint32_t time = from / t.row;
+  const uint32_t time = divide(from, t.row);
   uint32_t place = header.oldest + time;
   if (place >= t.rows) place -= t.rows;
-  T* kept = reinterpret_cast<T*>(t.ring) + (size_t(header.symbol) * t.rows + place) * t.row + from % t.row;
+  T* kept = reinterpret_cast<T*>(t.ring) + (size_t(header.symbol) * t.rows + place) * t.row.divisor +
+            (from - time * t.row.divisor);
   if (time + header.new_rows < t.rows) return *kept;
   if (!likely) x = slot[from];
   *kept = x;
@@ -71,9 +77,10 @@ __device__ void put(const NormalizeTensor& t, uint32_t from, T x, double mean, d
     if (t.non_finite == NonFinite::Refuse) atomicOr(&state->status, kStatusNonFiniteInput);
   }
   uint32_t to = from;
-  if (t.channels > 1) {  // a division each: not for those that stay where they are
-    const uint32_t inside = from % (t.spatial * t.channels);
-    to = from - inside + inside % t.channels * t.spatial + inside / t.channels;
+  if (t.channels.divisor > 1) {
+    const uint32_t inside = remainder(from, t.sample);
+    const uint32_t position = divide(inside, t.channels);
+    to = from - inside + (inside - position * t.channels.divisor) * t.spatial + position;
   }
   if (t.output_type == DataType::F16) {
     reinterpret_cast<__half*>(t.destination)[to] = __float2half_rn(y);
@@ -83,7 +90,7 @@ __device__ void put(const NormalizeTensor& t, uint32_t from, T x, double mean, d
 }
 
 __device__ inline uint32_t stat_of(const NormalizeTensor& t, uint32_t from) {
-  return from / t.stat_inner % t.stat_count;
+  return remainder(divide(from, t.stat_inner), t.stat_count);
 }
 
 // Over the input's order, not the output's: reads cross PCIe and must be whole, writes land in the L2 cache. The
@@ -98,7 +105,7 @@ __device__ void normalize(const NormalizeTensor& t, State* state) {
   for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) {
     double mean[kElements], std[kElements];
     for (uint32_t k = 0; k < kElements; ++k) {
-      const bool own = t.stat_count > 1;
+      const bool own = t.stat_count.divisor > 1;
       mean[k] = own ? means[stat_of(t, i * kElements + k)] : t.mean;
       std[k] = own ? stds[stat_of(t, i * kElements + k)] : t.std;
     }
@@ -117,7 +124,7 @@ __device__ void normalize_window(const NormalizeTensor& t, const SlotHeader& hea
   const double* means = reinterpret_cast<const double*>(t.means);
   const double* stds = reinterpret_cast<const double*>(t.stds);
   for (uint32_t from = blockIdx.x * blockDim.x + threadIdx.x; from < t.count; from += gridDim.x * blockDim.x) {
-    const bool own = t.stat_count > 1;
+    const bool own = t.stat_count.divisor > 1;
     const double mean = own ? means[stat_of(t, from)] : t.mean;
     const double std = own ? stds[stat_of(t, from)] : t.std;
     put(t, from, take<T>(t, header, from), mean, std, state);

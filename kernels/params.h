@@ -34,6 +34,13 @@ struct State {
   uint32_t unused;
 };
 
+// Division by a number that the host knows, of numbers below 2^31: two instructions instead of some twenty.
+struct Divisor {
+  uint32_t divisor;
+  uint32_t multiplier;
+  uint32_t shift;
+};
+
 struct NormalizeTensor {
   uint64_t source;       // the slot's input memory, as the device sees it
   uint64_t destination;  // TensorRT's binding
@@ -43,10 +50,11 @@ struct NormalizeTensor {
   double std;
   uint64_t ring;         // [symbols][rows][row], in the input's type; 0 without windows
   uint32_t count;        // elements
-  uint32_t spatial;      // positions and channels of a sample when channels move to the front; else 1 and 1
-  uint32_t channels;
-  uint32_t stat_inner;
-  uint32_t stat_count;
+  uint32_t spatial;      // positions of a sample when channels move to the front; else 1
+  Divisor channels;      // of a sample, then; else 1
+  Divisor sample;        // spatial * channels
+  Divisor stat_inner;
+  Divisor stat_count;
   DataType input_type;
   DataType output_type;
   NonFinite non_finite;
@@ -55,8 +63,11 @@ struct NormalizeTensor {
   float highest;
   float replacement;
   uint32_t rows;         // of a window
-  uint32_t row;          // elements of a row
+  Divisor row;           // elements of a row; 1 without windows
 };
+
+// src/backend/tensorrt/params.rs says the same of its own.
+static_assert(sizeof(NormalizeTensor) == 160, "the structure in Rust has this size");
 
 struct NormalizeParams {
   uint64_t header;  // SlotHeader

@@ -178,7 +178,11 @@ impl Builder {
         let mut notes = config.notes(flavour);
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let cache_file = config.timing_cache_path().filter(|_| flavour != Flavour::Rtx);
-        let cache = cache_file.map_or_else(|| Ok(Vec::new()), timing_cache::read)?;
+        let cache = cache_file.map(timing_cache::read).transpose()?;
+        if let (Some(file), Some(timing_cache::Read { altered: true, .. })) = (cache_file, &cache) {
+            notes.push(timing_cache::altered_note(file));
+        }
+        let cache = cache.map(|cache| cache.bytes).unwrap_or_default();
 
         self.observer.begin(shown)?;
         let started = Instant::now();

@@ -160,12 +160,6 @@ inline api::Failure configure(nvinfer1::IBuilderConfig& config, const api::Build
 
 // ---- timing cache --------------------------------------------------------------------------------------------------
 
-// TensorRT 8.6 takes the front half of a cache without a word. What it made of the bytes must be no less than they are.
-inline bool is_whole(const nvinfer1::ITimingCache& cache, api::Bytes given) {
-    Owned<nvinfer1::IHostMemory> again(cache.serialize());
-    return again != nullptr && again->size() == given.size;
-}
-
 // The configuration points to the cache that comes back: it has to live until the build is done.
 inline Owned<nvinfer1::ITimingCache> set_timing_cache(nvinfer1::IBuilderConfig& config, api::Bytes given,
                                                       api::TimingCacheState& state) {
@@ -173,7 +167,7 @@ inline Owned<nvinfer1::ITimingCache> set_timing_cache(nvinfer1::IBuilderConfig& 
     if (given.size > 0) {
         Owned<nvinfer1::ITimingCache> cache(config.createTimingCache(given.data, given.size));
         // `false`: one from another version or GPU is not taken.
-        if (cache != nullptr && is_whole(*cache, given) && config.setTimingCache(*cache, false)) {
+        if (cache != nullptr && config.setTimingCache(*cache, false)) {
             state = api::TimingCacheState::Used;
             return cache;
         }

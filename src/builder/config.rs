@@ -283,7 +283,8 @@ impl BuilderConfig {
         self
     }
 
-    /// Reads tactics' timings from this file and writes them back. A stale file is reported and replaced.
+    /// Reads tactics' timings from this file and writes them back, with their SHA-256 beside them (`FILE.sha256`). A
+    /// stale or damaged file is reported and replaced.
     #[must_use]
     pub fn timing_cache_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.timing_cache = Some(path.into());

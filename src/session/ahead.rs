@@ -60,6 +60,7 @@ impl Session {
         }
         // If that fails, whoever waits will ask the device why nothing comes.
         let _ = self.backend.launch(index, self.slots[index].shape);
+        self.launch_ahead();
     }
 
     /// From here on, if the backend does. Warm-up has been launched slot by slot.

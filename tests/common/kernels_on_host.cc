@@ -31,6 +31,7 @@ static double __dsub_rn(double a, double b) { return a - b; }
 static double __ddiv_rn(double a, double b) { return a / b; }
 static float __double2float_rn(double a) { return static_cast<float>(a); }
 static void atomicOr(uint32_t* address, uint32_t value) { *address |= value; }
+static uint32_t __umulhi(uint32_t a, uint32_t b) { return static_cast<uint32_t>((static_cast<uint64_t>(a) * b) >> 32); }
 static void __syncthreads() {}
 // Threads come one after the other, the one that asks last: the others are told beforehand what it will find.
 static thread_local bool call_comes = true;

@@ -17,6 +17,30 @@ pub(super) struct State {
     pub(super) unused: u32,
 }
 
+/// Division of numbers below 2³¹ by a number that is known beforehand: `(high half of n * multiplier + n) >> shift`.
+/// Granlund and Montgomery, "Division by Invariant Integers using Multiplication", 1994.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+pub(super) struct Divisor {
+    pub(super) divisor: u32,
+    pub(super) multiplier: u32,
+    pub(super) shift: u32,
+}
+
+impl Divisor {
+    pub(super) fn new(divisor: usize) -> Self {
+        let divisor = u32::try_from(divisor).expect("check_sizes has seen to that").max(1);
+        let shift = divisor.next_power_of_two().trailing_zeros();
+        let multiplier = (1_u64 << 32) * ((1_u64 << shift) - u64::from(divisor)) / u64::from(divisor) + 1;
+        Self { divisor, multiplier: multiplier as u32, shift }
+    }
+
+    #[cfg(test)]
+    fn divide(self, n: u32) -> u32 {
+        ((((u64::from(n) * u64::from(self.multiplier)) >> 32) + u64::from(n)) >> self.shift) as u32
+    }
+}
+
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 pub(super) struct NormalizeTensor {
@@ -29,9 +53,10 @@ pub(super) struct NormalizeTensor {
     pub(super) ring: u64,
     pub(super) count: u32,
     pub(super) spatial: u32,
-    pub(super) channels: u32,
-    pub(super) stat_inner: u32,
-    pub(super) stat_count: u32,
+    pub(super) channels: Divisor,
+    pub(super) sample: Divisor,
+    pub(super) stat_inner: Divisor,
+    pub(super) stat_count: Divisor,
     pub(super) input_type: u32,
     pub(super) output_type: u32,
     pub(super) non_finite: u32,
@@ -40,8 +65,11 @@ pub(super) struct NormalizeTensor {
     pub(super) highest: f32,
     pub(super) replacement: f32,
     pub(super) rows: u32,
-    pub(super) row: u32,
+    pub(super) row: Divisor,
+    pub(super) unused: u32,
 }
+
+const _: () = assert!(size_of::<NormalizeTensor>() == 160, "the structure in kernels/params.h has this size");
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -149,9 +177,10 @@ impl NormalizeTensor {
             ring: at.ring,
             count: normalizer.count as u32,
             spatial: normalizer.spatial as u32,
-            channels: normalizer.channels as u32,
-            stat_inner: normalizer.stat_inner as u32,
-            stat_count: normalizer.mean.len() as u32,
+            channels: Divisor::new(normalizer.channels),
+            sample: Divisor::new(normalizer.spatial * normalizer.channels),
+            stat_inner: Divisor::new(normalizer.stat_inner),
+            stat_count: Divisor::new(normalizer.mean.len()),
             input_type: normalizer.input_type as u32,
             output_type: normalizer.output_type as u32,
             non_finite,
@@ -160,7 +189,8 @@ impl NormalizeTensor {
             highest: normalizer.clamp[1],
             replacement,
             rows: normalizer.count.checked_div(row).unwrap_or(0) as u32,
-            row: row as u32,
+            row: Divisor::new(row),
+            unused: 0,
         }
     }
 }
@@ -174,6 +204,32 @@ impl PublishTensor {
             destination,
             count: if converts { delivered.count } else { delivered.bytes() } as u32,
             convert_from: if converts { network } else { DataType::F32 } as u32,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn divisor_divides(n in 0_u32..1 << 31, divisor in 1_u32..1 << 31, small in 1_u32..5000) {
+            for divisor in [divisor, small] {
+                prop_assert_eq!(Divisor::new(divisor as usize).divide(n), n / divisor);
+            }
+        }
+    }
+
+    #[test]
+    fn divisor_divides_at_the_edges() {
+        for divisor in [1, 2, 3, 7, 8, 255, 256, 257, (1 << 31) - 1, 1 << 31, u32::MAX >> 1] {
+            for n in [0, 1, divisor - 1, divisor, divisor.saturating_mul(2), (1 << 31) - 1] {
+                let n = n.min((1 << 31) - 1);
+                assert_eq!(Divisor::new(divisor as usize).divide(n), n / divisor, "{n} / {divisor}");
+            }
         }
     }
 }
