@@ -11,6 +11,7 @@ mod values;
 use std::path::{Path, PathBuf};
 
 pub use self::feed::{Feed, WriteInput};
+pub use self::random::Random;
 pub use self::values::Values;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files;

@@ -5,8 +5,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::normalize::Normalizer;
 use crate::tensor::{DataType, TensorInfo};
 
-/// SplitMix64: short, and the same on every machine.
-pub(super) struct Random(pub(super) u64);
+/// SplitMix64: short, and the same on every machine. Holds its seed.
+pub struct Random(pub u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -17,7 +17,8 @@ impl Random {
     }
 
     /// Above 0, up to 1.
-    fn uniform(&mut self) -> f64 {
+    #[must_use = "it is made for its value"]
+    pub fn uniform(&mut self) -> f64 {
         ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64
     }
 

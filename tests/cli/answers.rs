@@ -145,6 +145,23 @@ fn bench_goes_on_without_the_paths_that_are_not_there() {
     bench(&["--paths=ort-cuda,ort-cuda-graph"]).must(3, &["none of the paths could start", "ort-cuda-graph: "]);
     bench(&["--paths=tickrt"]).must(2, &["tickrt is to be measured: add --engine FILE"]);
     bench(&["--paths=fastest"]).must(2, &["there is no path `fastest`; the paths are tickrt, tickrt-ahead"]);
+    let files = ["--plot=p.png", "--csv=p.csv", "--json=p.json", "--rate=5000", "--burst=2", "--duration=0.2"];
+    bench(&[&["--paths=ort-cpu", "--recommend"], &files[..]].concat())
+        .must(0, &["latency in µs from the scheduled arrival", "by p99: --chain ort-cpu", "drawn in p.png"]);
+    assert_eq!(&std::fs::read(tool.path("p.png")).unwrap()[..4], b"\x89PNG");
+    let csv = std::fs::read_to_string(tool.path("p.csv")).unwrap();
+    let lines: Vec<&str> = csv.lines().collect();
+    assert!(lines[0].starts_with("run_id,model,model_sha256,path,") && lines.len() == 3, "{csv}");
+    let records: Vec<Record> = serde_json::from_slice(&std::fs::read(tool.path("p.json")).unwrap()).unwrap();
+    assert_eq!([&records[0].load[..], &records[1].load], ["closed", "open"]);
+    bench(&["--paths=ort-cpu", "--plot=p.svg"]).must(0, &[]);
+    assert!(std::fs::read_to_string(tool.path("p.svg")).unwrap().contains("ort-cpu"));
+    bench(&["--paths=ort-cpu", "--plot=p.gif"]).must(2, &["a picture ends in .png or .svg"]);
+    bench(&["--paths=ort-cpu", "--plot=no/p.png"]).must(2, &["write no/p.png", "make the folder no first"]);
+    bench(&["--paths=ort-cpu", "--check=none.jsonl"]).must(2, &["read the record none.jsonl"]);
+    bench(&["--paths=ort-cpu", "--rate=0"]).must(2, &["--rate"]);
+    let times = tool.array("times.npy", &[3], Values::F64(vec![0.0, 20.0, 10.0]));
+    bench(&["--paths=ort-cpu", &format!("--arrivals={times}")]).must(2, &["never go back", "20 and then 10 at 2"]);
     bench(&["--paths=ort-cpu", "--pin=near"]).must(0, &["ort-cpu  "]);
     bench(&["--paths=ort-cpu", "--pin=99999"]).must(2, &["pin the thread to core 99999: expected one of the cores"]);
     bench(&["--paths=ort-cpu", "--pin=all"]).must(2, &["`all` is no core"]);

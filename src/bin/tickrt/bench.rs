@@ -1,8 +1,11 @@
 //! `tickrt bench`: latency of each path that is there, measured in turns and with every answer checked.
 
+mod check;
 mod idle;
 mod machine;
+mod open_loop;
 mod path;
+mod plot;
 mod report;
 mod throughput;
 
@@ -12,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tickrt::data::Feed;
-use tickrt::stats::Record;
 use tickrt::{BackendKind, Device, Engine, Precision, Session, SessionConfig};
 
+use self::open_loop::Arrivals;
 use self::path::{Path, Way};
 use crate::answers;
 use crate::args::{self, NamedFile};
@@ -60,6 +63,18 @@ pub struct Args {
     /// Keep the measuring thread on this core; `near` takes one near the GPU
     #[arg(long, value_name = "CORE", value_parser = pin)]
     pin: Option<Pin>,
+    /// Then, an open loop: so many calls a second at Poisson times, each path for --duration, at most 20 s
+    #[arg(long, value_name = "CALLS_PER_S", value_parser = args::tolerance, conflicts_with = "arrivals")]
+    rate: Option<f64>,
+    /// How many calls of the open loop come at once
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "rate", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    burst: u32,
+    /// Then, an open loop of calls at these times: microseconds in an .npy
+    #[arg(long, value_name = "FILE")]
+    arrivals: Option<PathBuf>,
+    /// Evict the processor's caches before every call of the closed loop
+    #[arg(long)]
+    cold: bool,
     /// Seconds for each number of sessions
     #[arg(long, value_name = "S", default_value_t = 2.0, value_parser = args::tolerance)]
     sessions_duration: f64,
@@ -93,6 +108,24 @@ pub struct Args {
     /// Append one record a path to this file
     #[arg(long, value_name = "FILE")]
     jsonl: Option<PathBuf>,
+    /// Write the records as one JSON array
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write the records as CSV
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Draw every path's latency by percentile: a .png or .svg
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// Say which chain is the fastest for this model on this machine
+    #[arg(long)]
+    recommend: bool,
+    /// Compare with the records of this file: ends with 1 where ours has lost of its lead over another path
+    #[arg(long, value_name = "FILE")]
+    check: Option<PathBuf>,
+    /// How much of its lead it may lose: 0.15 is 15 %
+    #[arg(long, value_name = "SHARE", default_value_t = 0.15, value_parser = args::tolerance)]
+    check_tolerance: f64,
 }
 
 /// Runs it.
@@ -100,9 +133,14 @@ pub fn main(args: &Args) -> Outcome {
     let config = args.chain.config()?;
     let Started { mut paths, missing, engine } = start(args, &config)?;
     let feed = feed(args, &paths[0].session)?;
-    if let Some(file) = &args.jsonl {
-        // Whether it can be written, before minutes are spent on measuring.
-        Record::append(&[], file)?;
+    let arrivals = arrivals(args)?;
+    let before = args.check.as_deref().map(check::read).transpose()?;
+    // Whether they can be written, before minutes are spent on measuring.
+    if let Some(file) = &args.plot {
+        plot::check(file)?;
+    }
+    for file in args.jsonl.iter().chain(&args.json).chain(&args.csv).chain(&args.plot) {
+        report::try_to_write(file)?;
     }
     let reference = expected(&mut paths, &feed)?;
     let cores = args.pin.map(|pin| pin.cores(args.chain.device));
@@ -135,16 +173,47 @@ pub fn main(args: &Args) -> Outcome {
         together = numbers.iter().map(|&sessions| throughput::measure(sessions, &how)).collect::<Outcome<_>>()?;
         throughput::print(&together);
     }
-    if let Some(file) = &args.jsonl {
-        Record::append(&report::records(args, &paths, &paused, &together)?, file)?;
-        println!("\n  a record a path was appended to {}", file.display());
+    let mut open = Vec::new();
+    if let Some(arrivals) = &arrivals {
+        for path in &mut paths {
+            open.push(open_loop::measure(path, arrivals, &feed, [args.atol, args.rtol])?);
+        }
+        open_loop::print(&open);
+    }
+    if args.recommend {
+        report::recommend(&paths);
+    }
+    let records = report::records(args, &paths, &report::Beside { paused, together, open })?;
+    report::write(args, &records)?;
+    if let Some(file) = &args.plot {
+        plot::draw(&paths, &report::title(&records), file)?;
+        println!("\n  drawn in {}", file.display());
     }
     let wrong: Vec<String> = paths
         .iter()
         .filter(|path| path.found.beyond > 0)
         .map(|path| format!("{} of {} elements by {}", path.found.beyond, path.found.elements, path.way.name()))
         .collect();
-    if wrong.is_empty() { Ok(()) } else { Err(Failure::check(format!("wrong answers: {}", wrong.join("; ")))) }
+    if !wrong.is_empty() {
+        return Err(Failure::check(format!("wrong answers: {}", wrong.join("; "))));
+    }
+    match (&args.check, &before) {
+        (Some(file), Some(before)) => check::against(&records, before, file, args.check_tolerance),
+        _ => Ok(()),
+    }
+}
+
+/// The open loop's, if one was asked for.
+fn arrivals(args: &Args) -> Outcome<Option<Arrivals>> {
+    if let Some(file) = &args.arrivals {
+        return Arrivals::read(file).map(Some);
+    }
+    let Some(rate) = args.rate else { return Ok(None) };
+    if rate < 0.01 {
+        return Err(Failure::usage("--rate: at least 0.01 calls a second"));
+    }
+    let duration = Duration::from_secs_f64(args.duration.min(20.0));
+    Ok(Some(Arrivals::poisson(rate, args.burst, duration, args.seed)))
 }
 
 /// Where the measuring thread stays.
@@ -280,6 +349,12 @@ fn done(path: &Path, args: &Args) -> f64 {
 
 fn measure(args: &Args, paths: &mut [Path], feed: &Feed) -> Outcome {
     let progress = Progress::new();
+    let mut evict = args.cold.then(Evictor::new);
+    let mut between = || {
+        if let Some(evict) = &mut evict {
+            evict.run();
+        }
+    };
     loop {
         let all = paths.iter().map(|path| done(path, args)).sum::<f64>() / paths.len() as f64;
         progress.show(all);
@@ -288,8 +363,25 @@ fn measure(args: &Args, paths: &mut [Path], feed: &Feed) -> Outcome {
         }
         for path in paths.iter_mut().filter(|path| done(path, args) < 1.0) {
             let left = args.iterations - path.latencies.calls();
-            path.turn(feed, TURN.min(usize::try_from(left).unwrap_or(TURN)), [args.atol, args.rtol])?;
+            path.turn(feed, TURN.min(usize::try_from(left).unwrap_or(TURN)), [args.atol, args.rtol], &mut between)?;
         }
+    }
+}
+
+/// Memory larger than any processor's caches, to push everything else out of them.
+struct Evictor(Vec<u64>);
+
+impl Evictor {
+    fn new() -> Self {
+        const BYTES: usize = 256 << 20;
+        Self(vec![1; BYTES / size_of::<u64>()])
+    }
+
+    /// Writes one word of each line.
+    fn run(&mut self) {
+        const LINE: usize = 64 / size_of::<u64>();
+        self.0.iter_mut().step_by(LINE).for_each(|word| *word = word.wrapping_add(1));
+        std::hint::black_box(&mut self.0);
     }
 }
 

@@ -154,23 +154,36 @@ impl Path {
         Ok(started.elapsed())
     }
 
+    /// One call whose answer is compared.
+    pub fn checked_call(&mut self, feed: &Feed, sample: usize, tolerance: [f64; 2]) -> tickrt::Result<Duration> {
+        let count = self.got.len();
+        let latency = self.call(feed, sample)?;
+        self.found.add((&self.got, 0), (&self.expected, sample * count), count, tolerance);
+        Ok(latency)
+    }
+
     /// One call that is measured and its answer compared.
     pub fn measured_call(&mut self, feed: &Feed, tolerance: [f64; 2]) -> tickrt::Result<()> {
-        let count = self.got.len();
         let sample = self.latencies.calls() as usize % feed.calls();
-        let latency = self.call(feed, sample)?;
+        let latency = self.checked_call(feed, sample, tolerance)?;
         self.latencies.record(latency);
-        self.found.add((&self.got, 0), (&self.expected, sample * count), count, tolerance);
         Ok(())
     }
 
     /// A turn of measured calls. Between turns nothing of it waits on the GPU, where the other paths are measured.
-    pub fn turn(&mut self, feed: &Feed, calls: usize, tolerance: [f64; 2]) -> tickrt::Result<()> {
+    pub fn turn(
+        &mut self,
+        feed: &Feed,
+        calls: usize,
+        tolerance: [f64; 2],
+        between: &mut impl FnMut(),
+    ) -> tickrt::Result<()> {
         if self.way == Way::TickrtAhead {
             self.session.keep_warm()?;
         }
         let started = Instant::now();
         for _ in 0..calls {
+            between();
             self.measured_call(feed, tolerance)?;
         }
         self.spent += started.elapsed();

@@ -6,9 +6,10 @@ use tickrt::{BackendKind, Session};
 use super::Args;
 use super::idle::Paused;
 use super::machine::{self, Machine};
+use super::open_loop::Open;
 use super::path::{Path, Way};
 use super::throughput::Together;
-use crate::exit::Outcome;
+use crate::exit::{Failure, Outcome};
 use crate::table::Table;
 
 /// Prints the table.
@@ -59,6 +60,68 @@ pub fn print(paths: &[Path], missing: &[(Way, String)], reference: &str) {
     table.print();
     say_how_much_faster(paths);
     say_where_the_cpu_wins(paths);
+}
+
+/// Which backend to name first, and whether a second one is worth its place.
+pub fn recommend(paths: &[Path]) {
+    let p99 = |path: &&Path| path.latencies.quantile_us(0.99);
+    let mut best: Vec<&Path> = Vec::new();
+    for kind in [BackendKind::TensorRt, BackendKind::OrtCuda, BackendKind::OrtCpu] {
+        // Baselines are for comparison, not for use.
+        let for_use = [Way::Tickrt, Way::TickrtAhead, Way::OrtCuda, Way::OrtCpu, Way::OrtCpuAll];
+        let of = paths.iter().filter(|path| path.way.kind() == kind && for_use.contains(&path.way));
+        best.extend(of.min_by(|a, b| p99(a).total_cmp(&p99(b))));
+    }
+    best.sort_by(|a, b| p99(a).total_cmp(&p99(b)));
+    let chain: Vec<String> = best.iter().map(|path| path.way.kind().to_string()).collect();
+    println!("\nfor this model on this machine, by p99: --chain {}", chain.join(","));
+    for path in best {
+        let how = match path.way {
+            Way::TickrtAhead => ", with launch_ahead",
+            Way::OrtCpuAll => ", with --threads 0",
+            _ => "",
+        };
+        let at = |share| us(path.latencies.quantile_us(share));
+        println!("  {}: p50 {}, p99 {} µs{how}", path.way.kind(), at(0.5), at(0.99));
+    }
+}
+
+/// The plot's.
+pub fn title(records: &[Record]) -> String {
+    let Some(first) = records.first() else { return String::new() };
+    let with = records.iter().find(|record| record.tensorrt != "none");
+    let on = with.map_or_else(String::new, |record| format!(", {}, TensorRT {}", record.gpu, record.tensorrt));
+    format!("{}, batch {}{on}", first.model, first.batch)
+}
+
+/// Opens it as it will be written, and leaves no trace.
+pub fn try_to_write(file: &std::path::Path) -> Outcome {
+    let was_there = file.exists();
+    Record::append(&[], file)?;
+    if !was_there {
+        let _ = std::fs::remove_file(file);
+    }
+    Ok(())
+}
+
+/// The files that were asked for.
+pub fn write(args: &Args, records: &[Record]) -> Outcome {
+    let failed =
+        |file: &std::path::Path, error: std::io::Error| Failure::usage(format!("write {}: {error}", file.display()));
+    if let Some(file) = &args.jsonl {
+        Record::append(records, file)?;
+        println!("\n  a record a path was appended to {}", file.display());
+    }
+    if let Some(file) = &args.json {
+        let text = serde_json::to_string_pretty(records).expect("finite numbers and strings") + "\n";
+        std::fs::write(file, text).map_err(|error| failed(file, error))?;
+    }
+    if let Some(file) = &args.csv {
+        let mut writer = csv::Writer::from_path(file).map_err(|error| failed(file, error.into()))?;
+        records.iter().try_for_each(|record| writer.serialize(record)).map_err(|error| failed(file, error.into()))?;
+        writer.flush().map_err(|error| failed(file, error))?;
+    }
+    Ok(())
 }
 
 /// Microseconds, as all tables have them.
@@ -118,8 +181,15 @@ fn cpu_threads(asked: usize) -> u64 {
     (if asked == 0 { all() } else { asked }) as u64
 }
 
-/// One a path, a pause and a number of sessions.
-pub fn records(args: &Args, paths: &[Path], paused: &[Paused], together: &[Together]) -> Outcome<Vec<Record>> {
+/// What was measured beside call after call.
+pub struct Beside {
+    pub paused: Vec<Paused>,
+    pub together: Vec<Together>,
+    pub open: Vec<Open>,
+}
+
+/// One a path, a pause, a number of sessions and an open loop.
+pub fn records(args: &Args, paths: &[Path], beside: &Beside) -> Outcome<Vec<Record>> {
     let machine = Machine::look(args.chain.device);
     let model = machine::model(&args.chain)?;
     let run_id = machine::run_id();
@@ -178,18 +248,23 @@ pub fn records(args: &Args, paths: &[Path], paused: &[Paused], together: &[Toget
             ..record(path)
         }
     };
-    records.extend(paused.iter().map(|one| {
+    records.extend(beside.paused.iter().map(|one| {
         let alike = like(one.way, &one.latencies);
         let path = if one.kept_warm { format!("{} kept warm", alike.path) } else { alike.path.clone() };
         Record { path, idle_ms: one.idle_ms, inferences_per_s: 0.0, ..alike }
     }));
-    records.extend(together.iter().map(|one| Record {
+    records.extend(beside.together.iter().map(|one| Record {
         path: Way::Tickrt.name().to_owned(),
         sessions: one.sessions as u64,
         threads: one.sessions as u64,
         inferences_per_s: (one.calls_per_s * batch(&paths[0].session) as f64).round(),
         device_mb: one.device_bytes as f64 / 1e6,
         ..like(Way::Tickrt, &one.latencies)
+    }));
+    records.extend(beside.open.iter().map(|one| Record {
+        load: "open".to_owned(),
+        inferences_per_s: (one.rate * batch(&paths[0].session) as f64).round(),
+        ..like(one.way, &one.latencies)
     }));
     Ok(records)
 }
