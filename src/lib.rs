@@ -23,6 +23,7 @@
 //! The control plane (build, load, start) validates everything, allocates and explains. The data plane (`submit`,
 //! `poll`, `wait`) allocates nothing, locks nothing, logs nothing and calls no C++.
 
+mod autotune;
 pub mod backend;
 mod bridge;
 mod builder;
@@ -49,6 +50,7 @@ mod test_support;
 pub mod thread;
 mod window;
 
+pub use autotune::{Candidate, autotune};
 pub use backend::{Backend, BackendKind};
 pub use builder::*;
 pub use completion::{Completion, Done, Status, Unit};

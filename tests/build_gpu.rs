@@ -18,8 +18,8 @@ fn timing_cache_is_written_read_and_begun_anew_when_damaged() {
     }
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("toy.cache");
-    let config = BuilderConfig::new().tf32(false).timing_cache_file(&file);
-    let build = || Builder::new(&library).build_smoke_network(&config).unwrap();
+    let config = BuilderConfig::new().builder_optimization_level(0).timing_cache_file(&file);
+    let build = || Builder::new(&library).build_file(model("toy_cnn.onnx"), &config).unwrap();
     let stale = |notes: &[String]| notes.iter().any(|note| note.contains("was left aside"));
 
     let first = build();

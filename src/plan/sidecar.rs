@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::{Plan, digest, dotted, hex, quoted, rebuild};
+use crate::autotune::Candidate;
 use crate::builder::{BuiltPlan, HardwareCompatibility, OptimizationProfile, Precision, profile_for};
 use crate::config::SessionConfig;
 use crate::error::{Error, ErrorKind, Result};
@@ -64,6 +65,9 @@ pub struct Sidecar {
     pub plan_bytes: u64,
     /// What `tickrt build` was told besides `--onnx` and `--engine`: `--fp16`, `--max_workspace=256M`.
     pub options: Vec<String>,
+    /// The plans that it was chosen from for its latency, where it was: `tickrt build --autotune`.
+    #[serde(default)]
+    pub autotune: Vec<Candidate>,
     /// When it was built, in UTC: `2026-11-23T18:28:47Z`.
     pub built_at: String,
 }
@@ -102,6 +106,7 @@ impl From<&BuiltPlan> for Sidecar {
             plan_sha256: String::new(),
             plan_bytes: 0,
             options: Vec::new(),
+            autotune: Vec::new(),
             built_at: utc(SystemTime::now()),
         }
     }
@@ -205,6 +210,14 @@ impl Sidecar {
             facts.push(("version compatible", "yes".to_owned()));
         }
         facts.push(("precision", self.precision.to_string()));
+        if let Some(kept) = self.autotune.iter().min_by(|a, b| a.p50_us.total_cmp(&b.p50_us)) {
+            let (slowest, count) =
+                (self.autotune.iter().map(|one| one.p50_us).fold(0.0, f64::max), self.autotune.len());
+            facts.push((
+                "autotune",
+                format!("level {}, {:.1} µs, of {count} plans up to {slowest:.1} µs", kept.level, kept.p50_us),
+            ));
+        }
         facts.push((
             "onnx",
             format!(

@@ -85,10 +85,30 @@ fn values_of_flags_that_cannot_be_are_wrong_use() {
     ] {
         build(&tool, &onnx, &[flag]).must(2, &[says]);
     }
+    build(&tool, &onnx, &["--autotune=1"]).must(2, &["2..=32"]);
+    build(&tool, &onnx, &["--autotune", "--builderOptimizationLevel=3"]).must(2, &["cannot be used with"]);
     build(&tool, &onnx, &["--strict-types", "--precisionConstraints=none"]).must(2, &["cannot be used with"]);
     tool.run(&["build"]).must(2, &["--onnx", "--engine"]);
     tool.run(&["biuld"]).must(2, &["biuld"]);
     assert!(tool.left().is_empty());
+}
+
+#[test]
+fn autotune_needs_a_gpu_to_measure_on() {
+    let tool = Tool::new().without_gpu();
+    build(&tool, &model("toy_cnn.onnx"), &["--autotune"]).must(3, &["error: "]);
+    assert!(tool.left().is_empty());
+}
+
+#[test]
+fn autotune_keeps_the_fastest_and_says_so() {
+    let tool = Tool::new();
+    let ended = build(&tool, &model("toy_cnn.onnx"), &["--autotune=2"]);
+    if left_out(&ended) {
+        return;
+    }
+    ended.must(0, &["kept", "of 2 plans up to"]);
+    tool.run(&["inspect", "--engine", "x.engine"]).must(0, &["--autotune=2"]);
 }
 
 #[test]

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use tickrt::onnx::Model;
 use tickrt::{
-    BuiltPlan, Device, Error, ErrorKind, Gpu, IoMode, Library, Normalization, Normalizer, Plan, Sidecar, TensorInfo,
-    format_shape,
+    BuilderConfig, BuiltPlan, Device, Error, ErrorKind, Gpu, IoMode, Library, Normalization, Normalizer, Plan, Sidecar,
+    TensorInfo, format_shape,
 };
 
 pub use self::args::Args;
 use crate::exit::{self, Failure, Outcome};
+use crate::table::Table;
 use crate::{progress, table};
 
 const EXAMPLE: &str = "\
@@ -23,6 +24,8 @@ Example:
       --minShapes=input:1x256 --optShapes=input:8x256 \\
       --maxShapes=input:64x256 \\
       --normalization models/mlp_dynamic.normalization.json
+
+  tickrt build --onnx models/mlp.onnx --engine mlp.engine --autotune=6
 
 --fp16 needs TensorRT 8 or 10. What the TensorRT at hand cannot do is refused, never left out.
 
@@ -62,7 +65,14 @@ pub fn main(args: &Args) -> Outcome {
     facts.extend(engine.plan.facts().into_iter().filter(|(name, _)| {
         matches!(
             *name,
-            "built on" | "runs on" | "version compatible" | "precision" | "profile" | "normalisation" | "window row"
+            "built on"
+                | "runs on"
+                | "version compatible"
+                | "precision"
+                | "autotune"
+                | "profile"
+                | "normalisation"
+                | "window row"
         )
     }));
     facts.extend(sidecar.iter().flat_map(|sidecar| &sidecar.tensors).map(tensor_fact));
@@ -94,10 +104,72 @@ fn check(args: &Args) -> Outcome<Vec<Normalization>> {
 pub fn build(args: &Args, library: &Library, quiet: bool) -> Outcome<Engine> {
     let normalizations = check(args)?;
     let config = args.config(library.flavour())?;
-    let built = progress::watch(library, quiet, |builder| builder.build_file(&args.onnx, &config))?;
-    let plan = Plan::new(built.bytes.clone(), sidecar(args, &built, normalizations))?;
-    plan.write(&args.engine)?;
+    let engine = match args.autotune {
+        Some(plans) => autotuned(args, library, quiet, &config, plans, &normalizations)?,
+        None => one(args, library, quiet, &config, &normalizations)?,
+    };
+    engine.plan.write(&args.engine)?;
+    Ok(engine)
+}
+
+fn one(
+    args: &Args,
+    library: &Library,
+    quiet: bool,
+    config: &BuilderConfig,
+    normalizations: &[Normalization],
+) -> Outcome<Engine> {
+    let built = progress::watch(library, quiet, |builder| builder.build_file(&args.onnx, config))?;
+    let plan = Plan::new(built.bytes.clone(), sidecar(args, &built, normalizations.to_vec()))?;
     Ok(Engine { plan, build_time: built.build_time, notes: built.notes })
+}
+
+/// The fastest of several plans. Levels come in the order of how often they win; of one level, two builds differ, too.
+fn autotuned(
+    args: &Args,
+    library: &Library,
+    quiet: bool,
+    config: &BuilderConfig,
+    plans: u8,
+    normalizations: &[Normalization],
+) -> Outcome<Engine> {
+    const LEVELS: [u8; 8] = [3, 2, 4, 3, 1, 2, 3, 5];
+    // What cannot run here is known before the first of many builds.
+    Device::open(args.device)?;
+    let (mut built, mut build_time, mut notes) = (Vec::new(), Duration::ZERO, Vec::new());
+    for number in 0..plans {
+        let level = LEVELS[usize::from(number) % LEVELS.len()];
+        if !quiet {
+            eprintln!("plan {} of {plans}, optimization level {level}", number + 1);
+        }
+        let engine = one(args, library, quiet, &config.clone().builder_optimization_level(level), normalizations)?;
+        build_time += engine.build_time;
+        notes.extend(engine.notes);
+        built.push((level, engine.plan));
+    }
+    notes.sort();
+    notes.dedup();
+    let (fastest, candidates) = tickrt::autotune(&built, args.device)?;
+    if !quiet {
+        let mut table = Table::new(&[">plan", ">level", ">p50 µs", ">p99 µs", ""]);
+        for (number, candidate) in candidates.iter().enumerate() {
+            let kept = if number == fastest { "kept" } else { "" };
+            let us = |time: f64| format!("{time:.1}");
+            table.row([
+                (number + 1).to_string(),
+                candidate.level.to_string(),
+                us(candidate.p50_us),
+                us(candidate.p99_us),
+                kept.to_owned(),
+            ]);
+        }
+        table.print();
+        println!();
+    }
+    let plan = built.swap_remove(fastest).1;
+    let mut sidecar = plan.sidecar().cloned().unwrap_or_else(|| unreachable!("`one` gives each its sidecar"));
+    sidecar.autotune = candidates;
+    Ok(Engine { plan: Plan::new(plan.bytes().to_vec(), sidecar)?, build_time, notes })
 }
 
 /// Whether the normalisations name inputs and fit them, window included; shapes that are dynamic are tried with their

@@ -67,6 +67,9 @@ pub struct Args {
     /// How long to search, 0 to 5
     #[arg(long = "builderOptimizationLevel", alias = "builder-optimization-level", value_name = "N", value_parser = clap::value_parser!(u8).range(0..=5))]
     pub level: Option<u8>,
+    /// Build so many plans, at several optimization levels, and keep the one whose calls are the fastest; 4 without a number
+    #[arg(long, value_name = "PLANS", num_args = 0..=1, default_missing_value = "4", require_equals = true, conflicts_with = "level", value_parser = clap::value_parser!(u8).range(2..=32))]
+    pub autotune: Option<u8>,
     /// The most auxiliary streams
     #[arg(long = "maxAuxStreams", alias = "max-aux-streams", value_name = "N")]
     pub aux_streams: Option<u32>,
@@ -208,6 +211,7 @@ impl Args {
         self.max_shapes.iter().for_each(|it| value("maxShapes", it));
         self.timing_cache.iter().for_each(|it| value("timingCacheFile", &it.display()));
         self.level.iter().for_each(|it| value("builderOptimizationLevel", it));
+        self.autotune.iter().for_each(|it| value("autotune", it));
         self.aux_streams.iter().for_each(|it| value("maxAuxStreams", it));
         self.avg_timing.iter().for_each(|it| value("avgTiming", it));
         self.hardware.iter().for_each(|it| value("hardwareCompatibilityLevel", it));
