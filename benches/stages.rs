@@ -38,6 +38,18 @@ fn normalize(c: &mut Criterion) {
     });
 }
 
+fn normalize_image(c: &mut Criterion) {
+    const PIXELS: usize = 1024;
+    let normalization = Normalization::read("models/cnn_small.normalization.json").expect("run it in the repository");
+    let model = Model::read("models/cnn_small.onnx").expect("run it in the repository");
+    let tensor = &model.inputs()[0];
+    let normalizer = Normalizer::new(&normalization, tensor, &tensor.shape, None).expect("they belong together");
+    let (input, mut output) = (vec![100_u8; PIXELS], vec![0.0_f32; PIXELS]);
+    c.bench_function("normalise 1024 u8, scalar", |b| {
+        b.iter(|| normalizer.apply(&input, bytemuck::cast_slice_mut(&mut output)));
+    });
+}
+
 fn slot(c: &mut Criterion) {
     let (mut session, input) = (session(), window());
     c.bench_function("lend a slot and write 256 f32", |b| {
@@ -74,5 +86,5 @@ fn calls(c: &mut Criterion) {
     });
 }
 
-criterion_group!(stages, normalize, slot, push, calls);
+criterion_group!(stages, normalize, normalize_image, slot, push, calls);
 criterion_main!(stages);

@@ -15,11 +15,23 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 SHARES = {"p50_us": 50.0, "p95_us": 95.0, "p99_us": 99.0, "p999_us": 99.9, "p9999_us": 99.99}
-COLORS = {"tickrt": "#0b6e4f", "ort-cuda": "#c1666b", "ort-cpu": "#48639c"}
+COLORS = {
+    "tickrt": "#0b6e4f",
+    "tickrt-ahead": "#52b788",
+    "trt-graph-sync": "#b5838d",
+    "trt-textbook": "#6d597a",
+    "ort-cuda-graph": "#e09f3e",
+    "ort-cuda": "#c1666b",
+    "ort-cpu": "#48639c",
+}
 
 
 def main(record: Path) -> None:
     rows = [json.loads(line) for line in record.read_text().splitlines()]
+    rows = [row for row in rows if row["path"] in COLORS and row["idle_ms"] == 0 and row["sessions"] == 1]
+    # Of a model, the run that measured the most paths.
+    size = {run: sum(row["run_id"] == run for row in rows) for run in {row["run_id"] for row in rows}}
+    rows.sort(key=lambda row: -size[row["run_id"]])
     models = list(dict.fromkeys(row["model"] for row in rows))
     figure, panels = plt.subplots(1, len(models), figsize=(3.6 * len(models), 3.8), layout="constrained")
     for panel, model in zip(panels, models):

@@ -9,6 +9,7 @@ use tickrt::onnx::Model;
 use tickrt::stats::{Comparison, Latencies};
 use tickrt::{BackendKind, Engine, Session, SessionConfig};
 
+use super::{SETTLING, TURN};
 use crate::answers;
 use crate::chain::ChainArgs;
 use crate::exit::{Failure, Outcome};
@@ -170,21 +171,32 @@ impl Path {
         Ok(())
     }
 
-    /// A turn of measured calls. Between turns nothing of it waits on the GPU, where the other paths are measured.
+    /// A turn of measured calls, `most` of them. Between turns nothing of it waits on the GPU, where the other paths are
+    /// measured.
     pub fn turn(
         &mut self,
         feed: &Feed,
-        calls: usize,
+        most: u64,
         tolerance: [f64; 2],
         between: &mut impl FnMut(),
     ) -> tickrt::Result<()> {
         if self.way == Way::TickrtAhead {
             self.session.keep_warm()?;
         }
+        let settled = Instant::now() + SETTLING;
+        let mut sample = 0;
+        while Instant::now() < settled {
+            between();
+            self.checked_call(feed, sample % feed.calls(), tolerance)?;
+            sample += 1;
+        }
         let started = Instant::now();
-        for _ in 0..calls {
+        for _ in 0..most {
             between();
             self.measured_call(feed, tolerance)?;
+            if started.elapsed() > TURN - SETTLING {
+                break;
+            }
         }
         self.spent += started.elapsed();
         self.session.rest();
