@@ -1,7 +1,7 @@
 //! What a session runs on: one trait, one file a backend.
 //!
 //! A backend owns the memory of a fixed ring of slots. The session writes a call into a slot's input memory, launches
-//! it, and watches the slot's [`Completion`]; what happens between is the backend's own.
+//! it, and watches the slot's [`Done`]; what happens between is the backend's own.
 
 use std::fmt;
 use std::ptr::NonNull;
