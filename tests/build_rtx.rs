@@ -76,6 +76,18 @@ fn toy_cnn_builds_a_plan_with_everything_a_sidecar_needs() {
 }
 
 #[test]
+fn every_model_of_the_zoo_builds() {
+    let library = rtx_or_skip!();
+    for name in ["toy_cnn", "mlp", "lstm", "cnn_small", "mlp_384", "lstm_s", "lstm_m", "deeplob"] {
+        let onnx = root().join("models").join(format!("{name}.onnx"));
+        let built =
+            Builder::new(&library).build_file(&onnx, &quick()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let ends = [IoMode::Input, IoMode::Output].map(|mode| built.tensors.iter().filter(|t| t.mode == mode).count());
+        assert_eq!(ends, [1, 1], "{name}");
+    }
+}
+
+#[test]
 fn smoke_network_builds() {
     let library = rtx_or_skip!();
     let plan = Builder::new(&library).build_smoke_network(&quick().name("smoke")).unwrap();
