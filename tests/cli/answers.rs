@@ -125,6 +125,27 @@ fn model_alone_says_whether_its_input_is_normalised() {
 }
 
 #[test]
+fn parity_compares_one_sample_at_a_time_with_batches() {
+    let tool = Tool::new();
+    if tool.on_cpu().is_none() {
+        return;
+    }
+    let run = |name: &str, more: &[&str]| {
+        let files = [
+            format!("--onnx={}", model(&format!("{name}.onnx"))),
+            format!("--normalization={}", model(&format!("{name}.normalization.json"))),
+            format!("--input={}", model("data/nasdaq_windows.npy")),
+        ];
+        let files: Vec<&str> = files.iter().map(String::as_str).collect();
+        tool.run(&[&["run", "--chain=ort-cpu"], &files[..], more].concat())
+    };
+    run("mlp_dynamic", &["--parity=64"])
+        .must(0, &["1664 samples one at a time against batches of 64", "0 of 1664 differ"]);
+    run("mlp_dynamic", &["--parity=5000"]).must(2, &["1709 samples do not fill a batch of 5000"]);
+    run("mlp", &["--parity"]).must(2, &["input `input` is 1x256: it needs a batch that is dynamic"]);
+}
+
+#[test]
 fn bench_refuses_a_file_it_cannot_write_before_it_measures() {
     let tool = Tool::new();
     let Some(on_cpu) = tool.on_cpu() else { return };

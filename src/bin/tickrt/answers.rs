@@ -12,6 +12,11 @@ use crate::exit::{Failure, Outcome};
 
 /// Reads the input files: `.npy` as it says itself, anything else raw, in the type that the network takes.
 pub fn read_inputs(files: &[NamedFile], signature: &Signature) -> Outcome<Feed> {
+    Ok(Feed::new(signature, read_arrays(files, signature)?)?)
+}
+
+/// As [`read_inputs`], before they become calls.
+pub fn read_arrays(files: &[NamedFile], signature: &Signature) -> Outcome<Vec<(Option<String>, Array)>> {
     let mut arrays = Vec::new();
     for NamedFile { name, path } in files {
         let array = if path.extension().is_some_and(|extension| extension == "npy") {
@@ -23,7 +28,7 @@ pub fn read_inputs(files: &[NamedFile], signature: &Signature) -> Outcome<Feed> 
         };
         arrays.push((name.clone(), array));
     }
-    Ok(Feed::new(signature, arrays)?)
+    Ok(arrays)
 }
 
 /// Every call's answer.

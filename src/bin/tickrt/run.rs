@@ -1,7 +1,10 @@
 //! `tickrt run`: samples in, answers out, and who gave them.
 
+mod parity;
+
 use std::path::PathBuf;
 
+use tickrt::SessionConfig;
 use tickrt::backend::Signature;
 use tickrt::data::{Array, Feed};
 
@@ -17,6 +20,10 @@ Example:
       --chain tensorrt,ort-cuda,ort-cpu \\
       --input models/data/nasdaq_windows.npy \\
       --labels models/data/nasdaq_labels.npy --output scores.npy
+
+  tickrt run --onnx models/mlp_dynamic.onnx --parity=64 \\
+      --normalization models/mlp_dynamic.normalization.json \\
+      --input models/data/nasdaq_windows.npy
 
 Without --chain: tensorrt for --engine, then ort-cuda and ort-cpu for --onnx.
 A file that is damaged ends the run; a GPU or library that is missing moves the chain on, and the reason is \
@@ -38,15 +45,25 @@ pub struct Args {
     /// The right classes, as .npy of integers: prints how many answers are right
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
+    /// Compute the samples in batches as well, the largest of the engine's profiles or so many, and compare bits and
+    /// decisions; ends with 1 if a decision differs
+    #[arg(long, value_name = "BATCH", num_args = 0..=1, default_missing_value = "0", require_equals = true, conflicts_with = "shapes")]
+    parity: Option<u32>,
 }
 
 /// Runs it.
 pub fn main(args: &Args) -> Outcome {
     let kinds = args.chain.kinds()?;
-    let config = args.chain.config()?;
+    let mut config = args.chain.config()?;
+    if args.parity.is_some() {
+        // The live path: one sample a call, whatever the engine was tuned for.
+        let signature = args.chain.predictor(&kinds, &config)?.session().signature().clone();
+        config = SessionConfig { shapes: vec![parity::shapes(&signature, 1)?], ..config };
+    }
     let mut predictor = args.chain.predictor(&kinds, &config)?;
     let signature = predictor.session().signature().clone();
-    let feed = read(args, &signature)?;
+    let arrays = answers::read_arrays(&args.input, &signature)?;
+    let feed = Feed::new(&signature, arrays.clone())?;
     let outputs = args.output.iter().map(|file| output(file, &signature)).collect::<Outcome<Vec<_>>>()?;
     let labels = args.labels.as_ref().map(Array::read_npy).transpose()?;
     let answers = answers::answer(&mut predictor, &feed)?;
@@ -55,7 +72,7 @@ pub fn main(args: &Args) -> Outcome {
         answers.outputs[number].write_npy(&file.path)?;
     }
     let mut facts = answers::who_answers(&predictor);
-    let normalizations = config.normalizations.unwrap_or_default();
+    let normalizations = config.normalizations.clone().unwrap_or_default();
     if normalizations.is_empty() {
         facts.push(("normalisation", "none".to_owned()));
     }
@@ -76,11 +93,12 @@ pub fn main(args: &Args) -> Outcome {
     if args.output.is_empty() {
         print_some(&answers, &signature);
     }
+    if args.parity.is_some() {
+        let kind = predictor.active();
+        let batch = parity::largest_batch(&args.chain, kind, args.parity)?;
+        parity::check(&args.chain, kind, &config, batch, &arrays, &answers)?;
+    }
     Ok(())
-}
-
-fn read(args: &Args, signature: &Signature) -> Outcome<Feed> {
-    answers::read_inputs(&args.input, signature)
 }
 
 /// The number of the output that a file is for.
