@@ -48,6 +48,8 @@ struct DeviceSide {
     stream: Stream,
     /// Whether the publish kernel is launched before TensorRT's last kernel has ended, and waits for it itself.
     early_publish: bool,
+    /// False only to measure what the rest takes.
+    network: bool,
     _kernels: Module,
     memory: Memory,
     _engine: Engine,
@@ -81,6 +83,11 @@ struct Memory {
 impl TensorRt {
     /// Allocates everything, captures the graphs.
     pub(crate) fn new(engine: &Engine, config: &SessionConfig) -> Result<Self> {
+        Self::with_network(engine, config, true)
+    }
+
+    /// Without its network a call is what remains: what that takes is the floor under every network.
+    fn with_network(engine: &Engine, config: &SessionConfig, network: bool) -> Result<Self> {
         let device = engine.device();
         let tensors = checked_tensors(engine)?;
         let (free_before, allocated_before) = (device.memory()?.free, device.allocated());
@@ -105,6 +112,7 @@ impl TensorRt {
             stream,
             // `griddepcontrol` came with Hopper.
             early_publish: device.compute_capability() >= (9, 0),
+            network,
             _kernels: kernels,
             memory,
             _engine: engine.clone(),
@@ -222,9 +230,9 @@ impl DeviceSide {
     }
 
     fn capture_all(&mut self) -> Result<()> {
-        let Self { calls, contexts, stream, early_publish, .. } = self;
+        let Self { calls, contexts, stream, early_publish, network, .. } = self;
         for call in calls {
-            let context = &mut contexts[call.context];
+            let context = network.then(|| &mut contexts[call.context]);
             let graph = stream.capture(|| enqueue_parts(call, context, stream, *early_publish))?;
             call.graph = Some(graph);
         }
@@ -233,7 +241,7 @@ impl DeviceSide {
 
     fn launch_parts(&mut self, call: usize) -> Result<()> {
         let call = &self.calls[call];
-        let context = &mut self.contexts[call.context];
+        let context = self.network.then(|| &mut self.contexts[call.context]);
         let launched = enqueue_parts(call, context, &self.stream, self.early_publish);
         launched.inspect_err(|error| {
             // Half a call: its first kernel may still read the slot, and has left a status that no publish has cleared.
@@ -252,12 +260,14 @@ impl Settle for DeviceSide {
 }
 
 /// What a call is made of.
-fn enqueue_parts(call: &Call, context: &mut NativeContext, stream: &Stream, early_publish: bool) -> Result<()> {
+fn enqueue_parts(call: &Call, context: Option<&mut NativeContext>, stream: &Stream, early_publish: bool) -> Result<()> {
     // SAFETY: kernels/params.h and the structures below agree (`layout_matches_the_kernels`); every address lies in
     // `Memory`, which outlives the stream's work.
     unsafe {
         call.normalize_kernel.launch(stream, call.blocks, 256, &call.normalize)?;
-        if !context.enqueue(stream.as_raw()) {
+        if let Some(context) = context
+            && !context.enqueue(stream.as_raw())
+        {
             return Err(Error::new(ErrorKind::Execution, "run the network (enqueueV3)")
                 .got("TensorRT refused it")
                 .log(context.take_log()));

@@ -8,6 +8,17 @@ use crate::backend::SlotHeader;
 use crate::completion::in_band;
 use crate::tensor::DataType;
 
+/// A session whose calls leave the network out, for `benches/stages.rs`: what a call of the same shapes takes without it.
+/// Its answers are zeros.
+///
+/// # Errors
+/// As [`Engine::session`].
+pub fn session_without_network(engine: &Engine, config: &SessionConfig) -> Result<crate::Session> {
+    let mut config = config.clone();
+    config.normalizations.get_or_insert_with(|| engine.normalizations().to_vec());
+    crate::Session::start(Box::new(TensorRt::with_network(engine, &config, false)?), &config)
+}
+
 /// The sizes of the structures here, and those that nvcc gave those of `kernels/params.h`.
 ///
 /// # Errors
