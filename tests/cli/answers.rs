@@ -177,6 +177,9 @@ fn bench_goes_on_without_the_paths_that_are_not_there() {
     assert_eq!([&records[0].load[..], &records[1].load], ["closed", "open"]);
     bench(&["--paths=ort-cpu", "--plot=p.svg"]).must(0, &[]);
     assert!(std::fs::read_to_string(tool.path("p.svg")).unwrap().contains("ort-cpu"));
+    bench(&["--paths=ort-cpu", "--soak=1.2s"])
+        .must(0, &["ort-cpu for 1.2s", "the last row is all of it", "the longest calls"]);
+    bench(&["--paths=ort-cpu", "--soak=soon"]).must(2, &["`soon` is no duration"]);
     bench(&["--paths=ort-cpu", "--plot=p.gif"]).must(2, &["a picture ends in .png or .svg"]);
     bench(&["--paths=ort-cpu", "--plot=no/p.png"]).must(2, &["write no/p.png", "make the folder no first"]);
     bench(&["--paths=ort-cpu", "--check=none.jsonl"]).must(2, &["read the record none.jsonl"]);

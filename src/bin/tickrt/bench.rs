@@ -7,6 +7,7 @@ mod open_loop;
 mod path;
 mod plot;
 mod report;
+mod soak;
 mod throughput;
 
 use std::io::IsTerminal;
@@ -75,6 +76,9 @@ pub struct Args {
     /// Then, an open loop of calls at these times: microseconds in an .npy
     #[arg(long, value_name = "FILE")]
     arrivals: Option<PathBuf>,
+    /// Then, call the first path for so long, 10m or 2h: how its latency moves, its worst calls, and what the GPU did then
+    #[arg(long, value_name = "TIME", value_parser = soak::duration)]
+    soak: Option<Duration>,
     /// Evict the processor's caches before every call of the closed loop
     #[arg(long)]
     cold: bool,
@@ -182,6 +186,9 @@ pub fn main(args: &Args) -> Outcome {
             open.push(open_loop::measure(path, arrivals, &feed, [args.atol, args.rtol])?);
         }
         open_loop::print(&open);
+    }
+    if let Some(duration) = args.soak {
+        soak::run(&mut paths[0], &feed, duration, args.chain.device, [args.atol, args.rtol])?;
     }
     if args.recommend {
         report::recommend(&paths);
