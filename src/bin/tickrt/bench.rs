@@ -100,8 +100,8 @@ pub struct Args {
     /// Calls a path, at most
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     iterations: u64,
-    /// Seconds a path, at most
-    #[arg(long, value_name = "S", default_value_t = 20.0, value_parser = args::tolerance)]
+    /// How long a path, at most: seconds, or 10m, 2h
+    #[arg(long, value_name = "TIME", default_value = "20", value_parser = seconds)]
     duration: f64,
     /// Milliseconds of calls a path before anything is measured
     #[arg(long = "warmUp", alias = "warm-up", value_name = "MS", default_value_t = 200)]
@@ -224,6 +224,10 @@ fn arrivals(args: &Args) -> Outcome<Option<Arrivals>> {
     }
     let duration = Duration::from_secs_f64(args.duration.min(20.0));
     Ok(Some(Arrivals::poisson(rate, args.burst, duration, args.seed)))
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    soak::duration(text).map(|duration| duration.as_secs_f64())
 }
 
 /// Where the measuring thread stays.
