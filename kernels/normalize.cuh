@@ -36,8 +36,9 @@ __device__ inline uint32_t remainder(uint32_t n, const Divisor& by) { return n -
 
 // What a thread takes of the slot at once: a word, so that a warp's request is a whole line of 128 bytes on PCIe.
 //
-// Plain loads. The host wrote the slot before the launch, so nothing older can be in a cache; and volatile ones would
-// cross PCIe for each thread alone: 40 us for 256 elements on an H100, where these take 2.
+// Plain loads. The host wrote the slot before the launch, or before the number that `Call` has acquired, so nothing older
+// is taken from a cache; and volatile ones would cross PCIe for each thread alone: 40 us for 256 elements on an H100, where
+// these take 2.
 template <class T>
 struct alignas(sizeof(T) < 4 ? 4 : sizeof(T)) Word {
   static constexpr uint32_t kElements = sizeof(T) < 4 ? 4 / sizeof(T) : 1;

@@ -110,6 +110,12 @@ pub(crate) mod in_band {
         units.iter().all(|unit| unit.status(sequence) == Some(status)).then_some(status)
     }
 
+    /// Whether any unit looks like one of call `sequence`.
+    #[inline]
+    pub(crate) fn any(units: &[Unit], sequence: u64) -> bool {
+        units.iter().any(|unit| unit.status(sequence).is_some())
+    }
+
     /// Moves the words to `into`, where they lie plainly.
     #[inline]
     pub(crate) fn unpack(units: &[Unit], into: &mut [u32]) {
@@ -155,5 +161,7 @@ mod tests {
         assert!(in_band::finished(&units, again).is_some());
         in_band::forget(&units, again);
         assert_eq!(in_band::finished(&units, again), None);
+        units[1].publish(5, Status::default(), 1);
+        assert!(in_band::any(&units, again) && in_band::finished(&units, again).is_none(), "one unit is enough");
     }
 }

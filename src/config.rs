@@ -27,7 +27,9 @@ pub struct SessionConfig {
     /// most: a call then costs no launch, about 2 µs less on an H100. TensorRT only, and one announced shape.
     ///
     /// While it waits it keeps one to a few of the GPU's multiprocessors busy, and holds up what waits for the whole
-    /// device: cudaFree, cudaDeviceSynchronize, loading modules. After an idle pause longer than this a call is launched
+    /// device: cudaFree, cudaDeviceSynchronize, loading modules. Where a process has more streams than hardware connections
+    /// (`CUDA_DEVICE_MAX_CONNECTIONS`, 8 unless set, at most 32), another stream's work may queue behind it, too. With
+    /// rolling windows each call hands over its whole window. After an idle pause longer than this a call is launched
     /// as without; [`Session::keep_warm`](crate::Session::keep_warm) launches ahead again. 1 µs to 1 s.
     pub launch_ahead: Option<Duration>,
     /// Calls made at start, so that the first one is no slower than the thousandth.

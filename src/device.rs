@@ -512,6 +512,14 @@ impl Drop for Module {
 }
 
 impl Function {
+    /// What it was compiled for, machine code or PTX: 90 for compute capability 9.0; 0 where the driver does not say.
+    pub(crate) fn virtual_architecture(self) -> i32 {
+        let (mut version, which) = (0, sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PTX_VERSION);
+        // SAFETY: writes one number; the module is loaded.
+        let asked = unsafe { sys::cuFuncGetAttribute(&raw mut version, which, self.0) };
+        if asked == sys::CUresult::CUDA_SUCCESS { version } else { 0 }
+    }
+
     /// Launches on `stream`, with one parameter, once the work before it has ended.
     ///
     /// # Safety

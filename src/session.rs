@@ -96,8 +96,6 @@ struct Slot {
     words: usize,
     tag: u64,
     submitted: Instant,
-    /// Launched for a second time, because the launch ahead of it had given up.
-    again: bool,
     /// The window that was asked, so that another backend can answer in this one's place.
     moment: Option<Moment>,
 }
@@ -376,7 +374,9 @@ impl Session {
     pub(crate) fn submit_moment(&mut self, moment: Moment, origin: Origin) -> Result<Ticket> {
         let index = self.input()?.draft.index;
         let windows = self.windows.as_ref().ok_or(ErrorKind::NoWindows)?;
-        let device_rings = self.backend.keeps_windows();
+        // A call launched ahead may turn out void and be launched again behind the next one, which must not count on its
+        // rows: then each call brings its whole window.
+        let device_rings = self.backend.keeps_windows() && !self.launches_ahead;
         let newest = if device_rings { windows.to_send(moment) } else { windows.rows() as u32 };
         let memory = &self.backend.slots()[index];
         let bytes = self.backend.signature().shapes[0].inputs[0].input_bytes();
@@ -428,6 +428,8 @@ impl Session {
                     self.let_go(ahead);
                 }
                 let sequence = self.sequence + 1;
+                // Spent even if the launch fails: the header has it.
+                self.sequence = sequence;
                 self.ring(index, sequence);
                 self.start_graph(index, shape, sequence)?;
                 sequence
@@ -436,7 +438,7 @@ impl Session {
         self.sequence = sequence;
         let Origin { tag, submitted } = origin;
         let (state, words) = (SlotState::Asked(sequence), self.words[shape]);
-        self.slots[index] = Slot { state, shape, words, tag, submitted, again: false, moment };
+        self.slots[index] = Slot { state, shape, words, tag, submitted, moment };
         self.launch_ahead();
         Ok(Ticket { session: self.id, slot: index as u32, sequence })
     }
@@ -454,7 +456,11 @@ impl Session {
     #[inline]
     fn start_graph(&mut self, index: usize, shape: usize, sequence: u64) -> Result<()> {
         self.slots[index].words = self.words[shape];
-        if self.finished(index, sequence).is_some() {
+        let seen = match self.backend.slots()[index].done {
+            Done::Flag(_) => self.finished(index, sequence).is_some(),
+            Done::InBand(_) => in_band::any(self.units(index), sequence),
+        };
+        if seen {
             self.forget(index, sequence);
         }
         // SAFETY: the backend's contract: the header is valid, and nothing reads it before the launch.
@@ -506,7 +512,7 @@ impl Session {
         read: impl FnOnce(&Outputs<'_>) -> Result<()>,
     ) -> Result<Option<Answer>> {
         let index = self.asked(ticket)?;
-        match self.look(index, ticket.sequence) {
+        match self.look(index, ticket.sequence)? {
             Some(status) => self.collect(index, ticket.sequence, status, read).map(Some),
             None if self.slots[index].submitted.elapsed() > self.wait_limit => {
                 let status = self.explain_silence(index, ticket.sequence)?;
@@ -523,7 +529,7 @@ impl Session {
     #[inline]
     pub fn wait_into(&mut self, ticket: Ticket, read: impl FnOnce(&Outputs<'_>) -> Result<()>) -> Result<Answer> {
         let index = self.asked(ticket)?;
-        let status = match self.spin(index, ticket.sequence, after(self.wait_limit)) {
+        let status = match self.spin(index, ticket.sequence, after(self.wait_limit))? {
             Some(status) => status,
             None => self.explain_silence(index, ticket.sequence)?,
         };
@@ -542,7 +548,7 @@ impl Session {
         read: impl FnOnce(&Outputs<'_>) -> Result<()>,
     ) -> Result<Answer> {
         let index = self.asked(ticket)?;
-        match self.spin(index, ticket.sequence, deadline) {
+        match self.spin(index, ticket.sequence, deadline)? {
             Some(status) => self.collect(index, ticket.sequence, status, read),
             None => {
                 self.slots[index].state = SlotState::GivenUp(ticket.sequence);
@@ -565,17 +571,17 @@ impl Session {
     #[inline]
     pub(crate) fn is_done_by(&mut self, ticket: Ticket, until: Instant) -> Result<bool> {
         let index = self.asked(ticket)?;
-        Ok(self.spin(index, ticket.sequence, until).is_some())
+        Ok(self.spin(index, ticket.sequence, until)?.is_some())
     }
 
     #[inline]
-    fn spin(&mut self, index: usize, sequence: u64, deadline: Instant) -> Option<Status> {
+    fn spin(&mut self, index: usize, sequence: u64, deadline: Instant) -> Result<Option<Status>> {
         // The clock costs as much as many looks at the flag.
         const LOOKS_A_CLOCK: u32 = 32;
         loop {
             for _ in 0..LOOKS_A_CLOCK {
-                if let Some(status) = self.look(index, sequence) {
-                    return Some(status);
+                if let Some(status) = self.look(index, sequence)? {
+                    return Ok(Some(status));
                 }
                 if self.wait_strategy != WaitStrategy::Spin {
                     std::hint::spin_loop();
@@ -599,13 +605,11 @@ impl Session {
 
     /// The call's status if its answer is there.
     #[inline]
-    fn look(&mut self, index: usize, sequence: u64) -> Option<Status> {
-        let status = self.finished(index, sequence)?;
-        if status.is(Status::EXPIRED) {
-            self.launch_again(index);
-            return None;
+    fn look(&mut self, index: usize, sequence: u64) -> Result<Option<Status>> {
+        match self.finished(index, sequence) {
+            Some(status) if status.is(Status::EXPIRED) => self.launch_again(index, sequence).map(|()| None),
+            status => Ok(status),
         }
-        Some(status)
     }
 
     #[inline]
@@ -800,7 +804,7 @@ impl Session {
             None => None,
         };
         let (state, submitted) = (SlotState::Free, Instant::now());
-        let free = Slot { state, shape: 0, words: 0, tag: 0, submitted, again: false, moment: None };
+        let free = Slot { state, shape: 0, words: 0, tag: 0, submitted, moment: None };
         let mut session = Self {
             slots: vec![free; backend.slots().len()].into(),
             depth: config.depth.min(backend.slots().len()),
@@ -838,7 +842,7 @@ impl Session {
     fn try_slot(&mut self, index: usize, shape: usize, limit: Duration) -> Result<Duration> {
         let submitted = Instant::now();
         let ticket = self.launch(index, shape, Origin { tag: 0, submitted }, None)?;
-        if self.spin(index, ticket.sequence, after(limit)).is_none() {
+        if self.spin(index, ticket.sequence, after(limit))?.is_none() {
             self.explain_silence(index, ticket.sequence)?;
         }
         self.slots[index].state = SlotState::Free;
@@ -849,7 +853,7 @@ impl Session {
     #[cold]
     fn explain_silence(&mut self, index: usize, sequence: u64) -> Result<Status> {
         let health = self.backend.health();
-        if let Some(status) = self.look(index, sequence) {
+        if let Some(status) = self.look(index, sequence)? {
             return Ok(status);
         }
         let (state, error) = match health {

@@ -12,30 +12,32 @@ use crate::error::{Error, ErrorKind, Result};
 /// # Errors
 /// [`ErrorKind::InvalidArgument`] if the process may not run there.
 pub fn pin(core: usize) -> Result<()> {
-    let allowed = allowed_cores();
-    if !allowed.contains(&core) {
-        return Err(Error::new(ErrorKind::InvalidArgument, format!("pin the thread to core {core}"))
-            .expected(format!("one of the cores that this process may run on: {}", ranges(&allowed)))
-            .got(core.to_string())
-            .advice("see taskset -pc and the container's cpuset"));
+    // SAFETY: a set of plain bits, in which `core` has a place.
+    let pinned = core < libc::CPU_SETSIZE as usize
+        && unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            libc::CPU_SET(core, &mut set);
+            libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) == 0
+        };
+    if pinned {
+        return Ok(());
     }
-    // SAFETY: a set of plain bits, in which `core` has a place: it came out of such a set.
-    let done = unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(core, &mut set);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
-    };
-    checked(done, || format!("pin the thread to core {core}"), "")
+    // What the thread may do now may be less than what it could: a thread inherits its parent's pin.
+    Err(Error::new(ErrorKind::InvalidArgument, format!("pin the thread to core {core}"))
+        .expected(format!("a core that this process may run on; now the thread runs on {}", ranges(&allowed_cores())))
+        .got(core.to_string())
+        .advice("see taskset -pc and the container's cpuset"))
 }
 
-/// The cores that the calling thread may run on.
+/// The cores that the calling thread runs on now: a thread that is pinned, or was started by one, has but that one.
 #[must_use]
 pub fn allowed_cores() -> Vec<usize> {
     // SAFETY: a set of plain bits, written by the call and then read.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) != 0 {
-            return Vec::new();
+            // More cores than such a set has places for.
+            return (0..std::thread::available_parallelism().map_or(1, std::num::NonZero::get)).collect();
         }
         (0..libc::CPU_SETSIZE as usize).filter(|&core| libc::CPU_ISSET(core, &set)).collect()
     }
@@ -86,7 +88,7 @@ pub fn prefault_stack(bytes: usize) {
 }
 
 /// The cores near `device`, which share its NUMA node: pinned memory that a thread on one of them allocates first lies
-/// there, too. All cores where the machine does not say.
+/// there, too. All cores where the machine does not say; never empty. Ask before the thread is pinned.
 #[must_use]
 pub fn cores_near(device: &Device) -> Vec<usize> {
     let folder = Path::new("/sys/bus/pci/devices").join(device.pci_address());
@@ -146,6 +148,8 @@ mod tests {
             assert_eq!(allowed_cores(), [core]);
             // SAFETY: no pointers.
             assert_eq!(unsafe { libc::sched_getcpu() }, core as i32);
+            // A thread inherits the pin and may leave it.
+            std::thread::spawn(|| pin(0)).join().unwrap().unwrap();
         })
         .join()
         .unwrap();
@@ -155,7 +159,7 @@ mod tests {
     fn core_or_priority_that_cannot_be_is_refused() {
         let error = pin(100_000).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
-        assert!(error.to_string().contains("cores that this process may run on: 0"), "{error}");
+        assert!(error.to_string().contains("a core that this process may run on; now the thread runs on 0"), "{error}");
         assert_eq!(raise(0).unwrap_err().kind(), ErrorKind::InvalidArgument);
         prefault_stack(usize::MAX);
     }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use tickrt::backend::{CallShape, Health, OutputShape, Region, Signature, SlotHeader, SlotMemory};
 use tickrt::{
-    Backend, BackendKind, Completion, DataType, Done, ErrorKind, IoMode, Normalization, Normalizer, Result, Session,
-    SessionConfig, Status, TensorInfo, Unit, WaitStrategy,
+    Backend, BackendKind, Completion, DataType, Done, ErrorKind, IoMode, Normalization, Normalizer, Predictor, Result,
+    Session, SessionConfig, Status, TensorInfo, Unit, WaitStrategy, WindowConfig,
 };
 
 const ELEMENTS: usize = 4;
@@ -43,6 +43,8 @@ struct Counts {
     expired: AtomicUsize,
     /// Set: the device takes its time.
     held: AtomicBool,
+    /// Set: the next launch fails.
+    failing: AtomicBool,
 }
 
 impl ThreadDevice {
@@ -125,6 +127,7 @@ unsafe fn run(slot: &SlotMemory, patience: Duration, counts: &Counts) {
         while counts.held.load(Ordering::Relaxed) {
             std::thread::yield_now();
         }
+        assert!(!came || (*header).window == 0, "it has no rings: each call brings its whole window");
         let input = std::slice::from_raw_parts(slot.inputs[0].start.as_ptr().cast::<f32>(), ELEMENTS);
         let sum = if came { input.iter().sum() } else { f32::NAN };
         counts.expired.fetch_add(usize::from(!came), Ordering::Relaxed);
@@ -143,6 +146,7 @@ unsafe fn run(slot: &SlotMemory, patience: Duration, counts: &Counts) {
 
 impl Drop for ThreadDevice {
     fn drop(&mut self) {
+        self.counts.held.store(false, Ordering::Relaxed);
         drop(self.launches.take());
         let _ = self.device.take().map(JoinHandle::join);
     }
@@ -170,9 +174,12 @@ unsafe impl Backend for ThreadDevice {
         Ok(())
     }
     fn keeps_windows(&self) -> bool {
-        false
+        true
     }
     fn launch(&mut self, slot: usize, _: usize) -> Result<()> {
+        if self.counts.failing.swap(false, Ordering::Relaxed) {
+            return Err(ErrorKind::Execution.into());
+        }
         self.counts.launched.fetch_add(1, Ordering::Relaxed);
         self.launches.as_ref().unwrap().send(slot).unwrap();
         Ok(())
@@ -354,4 +361,77 @@ fn every_wait_strategy_gets_the_answer_and_gives_up_in_time() {
         session.infer(&[3.0_f32; ELEMENTS], &mut out).unwrap();
         assert_eq!(out, [12.0], "the late answer is nobody's");
     }
+}
+
+/// A call that turned out void is launched again behind the next one: neither may count on the other's rows.
+#[test]
+fn windows_are_right_whatever_gave_up() {
+    const ROW: usize = 2;
+    let patience = Duration::from_micros(40);
+    let backend = ThreadDevice::new(3, patience, true);
+    let counts = Arc::clone(&backend.counts);
+    let windows = Some(WindowConfig::new(1, ROW));
+    let wait_limit = Duration::from_secs(5);
+    let config = SessionConfig { depth: 3, warm_up: 0, windows, wait_limit, ..SessionConfig::default() };
+    let mut session = Session::start(Box::new(backend), &config).unwrap();
+    session.push(0, &[0.0_f32; ROW]).unwrap();
+    let (mut out, started, mut calls) = ([0.0_f32], Instant::now(), 0_u32);
+    while calls < 500 || counts.expired.load(Ordering::Relaxed) < 100 {
+        assert!(started.elapsed() < Duration::from_secs(60));
+        let wait = Instant::now() + patience * (calls % 40);
+        while Instant::now() < wait {}
+        let mut tickets = Vec::new();
+        for _ in 0..2 {
+            calls += 1;
+            session.push(0, &[calls as f32; ROW]).unwrap();
+            tickets.push((session.submit_window(0).unwrap(), (2 * calls - 1) as f32 * ROW as f32));
+        }
+        if calls % 3 == 0 {
+            session.give_up(tickets.remove(0).0).unwrap();
+        }
+        for (ticket, sum) in tickets {
+            session.wait(ticket, &mut out).unwrap();
+            assert_eq!(out, [sum], "call {calls}");
+        }
+    }
+}
+
+#[test]
+fn predictor_keeps_a_healthy_device_after_a_rest() {
+    let wait_limit = Duration::from_millis(20);
+    let config = SessionConfig { depth: 2, warm_up: 0, wait_limit, ..SessionConfig::default() };
+    let backend = Box::new(ThreadDevice::new(2, Duration::from_secs(1), true));
+    let mut predictor = Predictor::builder().config(config).backend(backend).build().unwrap();
+    let mut out = [0.0_f32];
+    for call in 1..=5_u32 {
+        predictor.infer(&[call as f32; ELEMENTS], &mut out).unwrap();
+        assert_eq!(out, [call as f32 * 4.0]);
+        let until = Instant::now() + 2 * wait_limit;
+        while Instant::now() < until {
+            predictor.keep_warm().unwrap();
+        }
+        predictor.rest();
+    }
+    assert!(predictor.passed_over().is_empty(), "{:?}", predictor.passed_over());
+}
+
+#[test]
+fn launch_that_failed_leaves_no_input_to_the_next_call() {
+    let (mut session, counts) = session(1, Duration::from_millis(200), true);
+    let mut out = [0.0_f32];
+    session.infer(&[1.0_f32; ELEMENTS], &mut out).unwrap();
+    session.rest();
+    counts.failing.store(true, Ordering::Relaxed);
+    // The slot of what was let go is free once that has run.
+    let failed = loop {
+        match session.infer(&[7.0_f32; ELEMENTS], &mut out) {
+            Err(error) if matches!(error.kind(), ErrorKind::Full { .. }) => {}
+            other => break other,
+        }
+    };
+    assert_eq!(failed.unwrap_err().kind(), ErrorKind::Execution);
+    session.keep_warm().unwrap();
+    std::thread::sleep(Duration::from_millis(5));
+    session.infer(&[1.0_f32; ELEMENTS], &mut out).unwrap();
+    assert_eq!(out, [4.0], "not the sum of the input that was never launched");
 }

@@ -215,7 +215,7 @@ pub unsafe trait Backend: Send {
     /// only this call is.
     fn launch(&mut self, slot: usize, shape: usize) -> Result<()>;
 
-    /// Whether a launch may come before its call's input: it then waits until the header's `sequence` is what it awaits,
+    /// Whether a launch may come before its call's input, for a backend of one shape: it then waits until the header's `sequence` is what it awaits,
     /// and ends with [`Status::EXPIRED`](crate::Status::EXPIRED) if that does not happen in time.
     fn launches_ahead(&self) -> bool {
         false

@@ -56,13 +56,13 @@ pub(crate) struct Staged<N> {
     signature: Signature,
     slots: Vec<SlotMemory>,
     side: Quarantine<Side<N>>,
-    /// Copies and network in one.
-    graph: Option<Graph>,
     pub(crate) device_memory: u64,
 }
 
 /// Everything whose drop calls the driver.
 struct Side<N> {
+    /// Copies and network in one.
+    graph: Option<Graph>,
     network: N,
     stream: Stream,
     bindings: Bindings,
@@ -84,12 +84,14 @@ impl<N: Network> Staged<N> {
         let layout = SlotLayout { in_band: false, ..SlotLayout::new(&signature) };
         let memory = MappedBuffer::new(device, layout.bytes * depth)?;
         let slots = layout.slots(&memory, depth);
-        let side = Side { network, stream, bindings, staging_in, staging_out, _slots: memory };
+        let side = Side { graph: None, network, stream, bindings, staging_in, staging_out, _slots: memory };
         let mut side = Quarantine::new(side);
         side.enqueue()?;
         side.stream.settle(FIRST_CALL)?;
-        let graph = if graph { Some(side.capture()?) } else { None };
-        Ok(Self { kind, description, engine_id, signature, slots, side, graph, device_memory: 0 })
+        if graph {
+            side.graph = Some(side.capture()?);
+        }
+        Ok(Self { kind, description, engine_id, signature, slots, side, device_memory: 0 })
     }
 }
 
@@ -156,7 +158,7 @@ unsafe impl<N: Network> Backend for Staged<N> {
     }
 
     fn graph(&self) -> Result<(), &str> {
-        if self.graph.is_some() { Ok(()) } else { Err("it is not asked for") }
+        if self.side.graph.is_some() { Ok(()) } else { Err("it is not asked for") }
     }
 
     fn keeps_windows(&self) -> bool {
@@ -183,7 +185,7 @@ unsafe impl<N: Network> Backend for Staged<N> {
                 return Ok(());
             }
         }
-        match &self.graph {
+        match &self.side.graph {
             Some(graph) => graph.launch(&self.side.stream)?,
             None => self.side.enqueue()?,
         }

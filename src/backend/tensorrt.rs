@@ -110,8 +110,9 @@ impl TensorRt {
             calls: memory.calls(&signature, config, &kernels)?,
             contexts,
             stream,
-            // `griddepcontrol` came with Hopper.
-            early_publish: device.compute_capability() >= (9, 0),
+            // `griddepcontrol` came with Hopper, and code made for less does not have it, wherever it runs.
+            early_publish: device.compute_capability() >= (9, 0)
+                && kernels.function(params::publish_kernel(true))?.virtual_architecture() >= 90,
             network,
             _kernels: kernels,
             memory,

@@ -6,6 +6,8 @@
 //! nothing: its call is launched as without. A call whose number came just when the graph gave up is launched again, by
 //! whoever waits for it.
 
+use std::time::Instant;
+
 use super::{Session, SlotState};
 use crate::completion::Status;
 use crate::error::Result;
@@ -44,28 +46,32 @@ impl Session {
         // SAFETY: the backend's contract: the header is valid, and nothing reads this field before the call begins.
         unsafe { (*self.backend.slots()[ahead.slot].header.as_ptr()).window = 0 };
         self.ring(ahead.slot, ahead.sequence);
+        self.slots[ahead.slot].submitted = Instant::now();
         self.slots[ahead.slot].state = SlotState::Discarded(ahead.sequence);
         self.sequence = ahead.sequence;
     }
 
-    /// The launch ahead of this call gave up when the call came: launches it again, once.
+    /// The launch ahead of this call gave up when the call came: launches it again, its input being there.
     #[cold]
-    pub(super) fn launch_again(&mut self, index: usize) {
-        if std::mem::replace(&mut self.slots[index].again, true) {
-            return; // the second answer has not come yet
-        }
+    pub(super) fn launch_again(&mut self, index: usize, sequence: u64) -> Result<()> {
         // The next call's graph is before this one in the stream.
         if let Some(ahead) = self.ahead.take() {
             self.let_go(ahead);
         }
-        // If that fails, whoever waits will ask the device why nothing comes.
-        let _ = self.backend.launch(index, self.slots[index].shape);
+        // Or the slot would seem to be free while its second launch is on its way.
+        self.forget(index, sequence);
+        if let Err(error) = self.backend.launch(index, self.slots[index].shape) {
+            self.slots[index].state = SlotState::Failed(sequence);
+            return Err(error);
+        }
         self.launch_ahead();
+        Ok(())
     }
 
     /// From here on, if the backend does. Warm-up has been launched slot by slot.
     pub(super) fn begin_launching_ahead(&mut self) {
-        self.launches_ahead = self.backend.launches_ahead();
+        // Which shape the next call will have must be known.
+        self.launches_ahead = self.backend.launches_ahead() && self.backend.signature().shapes.len() == 1;
         self.launch_ahead();
     }
 
@@ -89,9 +95,13 @@ impl Session {
         }
         let Some(warm) = self.slots.get(self.depth) else { return Ok(()) };
         let last = if let SlotState::Asked(last) = warm.state { last } else { 0 };
-        let runs = |state| matches!(state, SlotState::Asked(_) | SlotState::GivenUp(_) | SlotState::Discarded(_));
-        let busy = last > 0 && self.finished(self.depth, last).is_none();
-        if busy || self.slots[..self.depth].iter().any(|slot| runs(slot.state)) {
+        let runs = |index: usize| match self.slots[index].state {
+            SlotState::Asked(sequence) | SlotState::GivenUp(sequence) | SlotState::Discarded(sequence) => {
+                self.finished(index, sequence).is_none()
+            }
+            SlotState::Free | SlotState::Failed(_) => false,
+        };
+        if (0..=self.depth).any(runs) {
             return Ok(());
         }
         self.replay(last + 1)

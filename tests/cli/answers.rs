@@ -187,7 +187,8 @@ fn bench_goes_on_without_the_paths_that_are_not_there() {
     let times = tool.array("times.npy", &[3], Values::F64(vec![0.0, 20.0, 10.0]));
     bench(&["--paths=ort-cpu", &format!("--arrivals={times}")]).must(2, &["never go back", "20 and then 10 at 2"]);
     bench(&["--paths=ort-cpu", "--pin=near"]).must(0, &["ort-cpu  "]);
-    bench(&["--paths=ort-cpu", "--pin=99999"]).must(2, &["pin the thread to core 99999: expected one of the cores"]);
+    bench(&["--paths=ort-cpu", "--pin=99999"])
+        .must(2, &["pin the thread to core 99999: expected a core that this process may run on"]);
     bench(&["--paths=ort-cpu", "--pin=all"]).must(2, &["`all` is no core"]);
     bench(&["--paths=ort-cpu", "--idle=0"]).must(2, &["1..=60000"]);
 }

@@ -161,7 +161,7 @@ pub fn main(args: &Args) -> Outcome {
     let mut paused = Vec::new();
     if !args.idle.is_empty() {
         for path in paths.iter_mut().filter(|path| matches!(path.way, Way::Tickrt | Way::TickrtAhead)) {
-            paused.extend(idle::measure(path, &args.idle, &feed)?);
+            paused.extend(idle::measure(path, &args.idle, &feed, [args.atol, args.rtol])?);
         }
         idle::print(&paused);
     }

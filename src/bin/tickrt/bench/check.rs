@@ -12,8 +12,10 @@ use crate::table::Table;
 /// (0.15: 15 %) of its lead over another path, at p50 or p99.
 pub fn against(now: &[Record], before: &[Record], file: &File, tolerance: f64) -> Outcome {
     let mut rows = Vec::new();
-    for ours in now.iter().filter(|record| is_ours(record) && is_plain(record)) {
-        for other in now.iter().filter(|record| !is_ours(record) && is_plain(record)) {
+    // Of one path the first row: those of sessions together, be it of one, come later.
+    let first = |record: &&Record| is_plain(record) && now.iter().find(|one| same(one, record)) == Some(record);
+    for ours in now.iter().filter(|record| is_ours(record)).filter(first) {
+        for other in now.iter().filter(|record| !is_ours(record)).filter(first) {
             rows.extend(lead(before, ours, other).map(|then| Row::new(ours, other, then)));
         }
     }
@@ -85,12 +87,13 @@ fn same(a: &Record, b: &Record) -> bool {
 
 /// How many times as fast ours was in the last run that has both.
 fn lead(before: &[Record], ours: &Record, other: &Record) -> Option<[f64; 2]> {
-    let runs = before.iter().rev().filter(|record| same(record, ours));
-    runs.filter_map(|ours| {
-        let other = before.iter().find(|record| record.run_id == ours.run_id && same(record, other))?;
+    let mut runs: Vec<&str> = before.iter().map(|record| record.run_id.as_str()).collect();
+    runs.dedup();
+    runs.iter().rev().find_map(|run| {
+        let of = |wanted: &Record| before.iter().find(|record| record.run_id == *run && same(record, wanted));
+        let (ours, other) = (of(ours)?, of(other)?);
         Some([other.p50_us / ours.p50_us, other.p99_us / ours.p99_us])
     })
-    .next()
 }
 
 /// The records of a file.
@@ -137,6 +140,8 @@ mod tests {
             assert!(against(&slower, &before, file, 0.10).is_err(), "{p50} {p99}");
             against(&slower, &before, file, 0.25).unwrap();
         }
+        let together = Record { p99_us: 500.0, ..now[0].clone() };
+        against(&[&now[..], &[together]].concat(), &before, file, 0.01).unwrap();
         let alone = [record("4", "tickrt", 40.0, 50.0)];
         assert!(against(&alone, &before, file, 0.5).is_err(), "nothing to compare is no pass");
         let other = Record { precision: "fp32".into(), ..record("4", "tickrt", 40.0, 50.0) };

@@ -28,7 +28,7 @@ fn pauses(idle_ms: u64) -> usize {
 }
 
 /// Measures `path` after each of the pauses, in both ways by turns.
-pub fn measure(path: &mut Path, idle_ms: &[u64], feed: &Feed) -> Outcome<Vec<Paused>> {
+pub fn measure(path: &mut Path, idle_ms: &[u64], feed: &Feed, tolerance: [f64; 2]) -> Outcome<Vec<Paused>> {
     let mut all = Vec::new();
     for &idle_ms in idle_ms {
         let new = |kept_warm| Paused { way: path.way, idle_ms, kept_warm, latencies: Latencies::new() };
@@ -37,7 +37,7 @@ pub fn measure(path: &mut Path, idle_ms: &[u64], feed: &Feed) -> Outcome<Vec<Pau
             for paused in &mut both {
                 path.session.rest();
                 rest(path, Duration::from_millis(idle_ms), paused.kept_warm)?;
-                paused.latencies.record(path.call(feed, call % feed.calls())?);
+                paused.latencies.record(path.checked_call(feed, call % feed.calls(), tolerance)?);
             }
         }
         all.extend(both);

@@ -42,6 +42,9 @@ impl Arrivals {
             return refuse(format!("the shape {:?}", array.shape));
         }
         let times: Vec<f64> = (0..count).map(|place| array.values.get(place)).collect();
+        if let Some(place) = times.iter().position(|time| !time.is_finite()) {
+            return refuse(format!("{} at {place}", times[place]));
+        }
         if let Some(place) = times.windows(2).position(|two| two[0].partial_cmp(&two[1]).is_none_or(Ordering::is_gt)) {
             return refuse(format!("{} and then {} at {}", times[place], times[place + 1], place + 1));
         }
@@ -128,7 +131,7 @@ mod tests {
         };
         write(&[3], &[1e6, 1e6 + 50.0, 1e6 + 50.0]);
         assert_eq!(Arrivals::read(&file).unwrap().0, [0, 50, 50].map(Duration::from_micros));
-        for times in [&[2.0, 1.0][..], &[1.0], &[0.0, f64::NAN]] {
+        for times in [&[2.0, 1.0][..], &[1.0], &[0.0, f64::NAN], &[0.0, f64::INFINITY]] {
             write(&[times.len()], times);
             assert!(Arrivals::read(&file).is_err());
         }
