@@ -98,6 +98,47 @@ pub fn cores_near(device: &Device) -> Vec<usize> {
     if both.is_empty() { allowed } else { both }
 }
 
+/// Asks for huge pages under large memory and has the pages made now, and not when a row is first pushed: a fault costs more
+/// than all the rest of a push. What is very large is left to the system, which makes the pages that are used.
+pub(crate) fn settle(data: &mut [u8]) {
+    const PAGE: usize = 4096;
+    const HUGE: usize = 2 << 20;
+    const MOST: usize = 256 << 20;
+    if data.len() > MOST {
+        return;
+    }
+    let lead = data.as_ptr().align_offset(HUGE);
+    if data.len() > lead + HUGE {
+        let inside = &mut data[lead..];
+        let whole = inside.len() / HUGE * HUGE;
+        // SAFETY: whole pages of one allocation of ours. An old kernel or one without huge pages refuses: nothing is lost.
+        let _ = unsafe { libc::madvise(inside.as_mut_ptr().cast(), whole, libc::MADV_HUGEPAGE) };
+    }
+    for page in data.chunks_mut(PAGE) {
+        // SAFETY: a byte of ours. Volatile, because a zero over a zero is no write to the compiler.
+        unsafe { std::ptr::write_volatile(page.as_mut_ptr(), 0) };
+    }
+}
+
+/// Has memory that the calling thread allocates from here on lie on the NUMA node of `device`, where there is room: pinned
+/// memory too, if the session is started on this thread. Says which node; `None` where the machine has but one or does not
+/// say.
+///
+/// # Errors
+/// [`ErrorKind::Io`] where the system refuses.
+pub fn allocate_near(device: &Device) -> Result<Option<u32>> {
+    const PREFERRED: libc::c_int = 1; // MPOL_PREFERRED
+    let file = Path::new("/sys/bus/pci/devices").join(device.pci_address()).join("numa_node");
+    // -1 where there is one node.
+    let node = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    let Some(node) = node.filter(|&node| node < 64) else { return Ok(None) };
+    let nodes = 1_u64 << node;
+    // SAFETY: reads one word of 64 nodes.
+    let done = unsafe { libc::syscall(libc::SYS_set_mempolicy, PREFERRED, &raw const nodes, 65_u64) };
+    checked(done as libc::c_int, || format!("allocate memory on NUMA node {node}"), "")?;
+    Ok(Some(node))
+}
+
 fn checked(done: libc::c_int, operation: impl FnOnce() -> String, advice: &str) -> Result<()> {
     if done == 0 {
         return Ok(());
@@ -153,6 +194,18 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn memory_settled_has_its_pages() {
+        let mut data = bytemuck::allocation::zeroed_slice_box::<u8>(8 << 20);
+        settle(&mut data);
+        let start = data.as_ptr() as usize / 4096 * 4096;
+        let mut resident = vec![0_u8; (8 << 20) / 4096];
+        // SAFETY: `resident` has a byte for each page of the range, which is mapped.
+        let done = unsafe { libc::mincore(start as *mut libc::c_void, 8 << 20, resident.as_mut_ptr()) };
+        assert_eq!(done, 0);
+        assert!(resident.iter().all(|page| page & 1 == 1));
     }
 
     #[test]

@@ -54,12 +54,12 @@ impl Windows {
         let bytes = (2 * rows * row_bytes).checked_mul(config.symbols as usize).ok_or_else(|| {
             Error::new(ErrorKind::InvalidArgument, "make rolling windows").got("more bytes than can be counted")
         })?;
-        // Zeroed lazily by the system: symbols that never come cost nothing.
-        let data = bytemuck::allocation::try_zeroed_slice_box(bytes).map_err(|()| {
+        let mut data = bytemuck::allocation::try_zeroed_slice_box(bytes).map_err(|()| {
             Error::new(ErrorKind::OutOfMemory, "make rolling windows")
                 .expected(format!("{bytes} bytes of host memory"))
                 .advice("lower the number of symbols")
         })?;
+        crate::thread::settle(&mut data);
         Ok(Self {
             row_bytes,
             rows,
