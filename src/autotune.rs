@@ -62,7 +62,8 @@ fn candidate(level: u8, times: &mut [Duration]) -> Candidate {
     Candidate { level, p50_us: at(0.5), p99_us: at(0.99) }
 }
 
-fn fastest(candidates: &[Candidate]) -> Option<usize> {
+/// Which one was chosen.
+pub(crate) fn fastest(candidates: &[Candidate]) -> Option<usize> {
     (0..candidates.len()).min_by(|&a, &b| candidates[a].p50_us.total_cmp(&candidates[b].p50_us))
 }
 

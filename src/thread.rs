@@ -91,9 +91,7 @@ pub fn prefault_stack(bytes: usize) {
 /// there, too. All cores where the machine does not say; never empty. Ask before the thread is pinned.
 #[must_use]
 pub fn cores_near(device: &Device) -> Vec<usize> {
-    let folder = Path::new("/sys/bus/pci/devices").join(device.pci_address());
-    let listed = std::fs::read_to_string(folder.join("local_cpulist")).unwrap_or_default();
-    let (near, allowed) = (parse_ranges(&listed), allowed_cores());
+    let (near, allowed) = (parse_ranges(&told(device, "local_cpulist")), allowed_cores());
     let both: Vec<usize> = allowed.iter().copied().filter(|core| near.contains(core)).collect();
     if both.is_empty() { allowed } else { both }
 }
@@ -128,15 +126,20 @@ pub(crate) fn settle(data: &mut [u8]) {
 /// [`ErrorKind::Io`] where the system refuses.
 pub fn allocate_near(device: &Device) -> Result<Option<u32>> {
     const PREFERRED: libc::c_int = 1; // MPOL_PREFERRED
-    let file = Path::new("/sys/bus/pci/devices").join(device.pci_address()).join("numa_node");
     // -1 where there is one node.
-    let node = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    let node = told(device, "numa_node").trim().parse::<u32>().ok();
     let Some(node) = node.filter(|&node| node < 64) else { return Ok(None) };
     let nodes = 1_u64 << node;
     // SAFETY: reads one word of 64 nodes.
     let done = unsafe { libc::syscall(libc::SYS_set_mempolicy, PREFERRED, &raw const nodes, 65_u64) };
     checked(done as libc::c_int, || format!("allocate memory on NUMA node {node}"), "")?;
     Ok(Some(node))
+}
+
+/// What the system tells of the device's place in the machine; nothing where it does not.
+fn told(device: &Device, what: &str) -> String {
+    let folder = Path::new("/sys/bus/pci/devices").join(device.pci_address());
+    std::fs::read_to_string(folder.join(what)).unwrap_or_default()
 }
 
 fn checked(done: libc::c_int, operation: impl FnOnce() -> String, advice: &str) -> Result<()> {

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::ptr::NonNull;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,11 @@ pub mod ort;
 mod slots;
 mod staged;
 pub mod tensorrt;
+
+/// The first call on a GPU may load kernels.
+const FIRST_CALL: Duration = Duration::from_secs(30);
+/// How long a backend on a GPU that is dropped waits for its calls; what still runs then is leaked.
+const LAST_CALL: Duration = Duration::from_secs(2);
 
 /// Which backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -215,8 +221,9 @@ pub unsafe trait Backend: Send {
     /// only this call is.
     fn launch(&mut self, slot: usize, shape: usize) -> Result<()>;
 
-    /// Whether a launch may come before its call's input, for a backend of one shape: it then waits until the header's `sequence` is what it awaits,
-    /// and ends with [`Status::EXPIRED`](crate::Status::EXPIRED) if that does not happen in time.
+    /// Whether a launch may come before its call's input, for a backend of one shape: it then waits until the header's
+    /// `sequence` is what it awaits, and ends with [`Status::EXPIRED`](crate::Status::EXPIRED) if that does not happen in
+    /// time.
     fn launches_ahead(&self) -> bool {
         false
     }

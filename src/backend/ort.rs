@@ -142,12 +142,7 @@ impl OrtBackend {
     ) -> Result<Self> {
         let api = runtime.api;
         let shapes = config.resolve(model.tensors(), batch_of_one)?;
-        let session = match (model.path(), model.external_files()) {
-            // With its weights beside it, ONNX Runtime has to know the model's folder.
-            (Some(path), [_, ..]) => builder.commit_from_file(path),
-            _ => builder.commit_from_memory(model.bytes()),
-        };
-        let session = session.map_err(|error| translate(START, &error.to_string()))?;
+        let session = commit(&mut builder, model)?;
         let names = Names::new(model)?;
         let pointer = session.ptr().cast_mut();
         let shapes = shapes.into_iter().map(|shape| learn(api, pointer, &names, model, shape));
@@ -371,6 +366,16 @@ impl Names {
         let (inputs, outputs) = pointers.split_at(model.inputs().len());
         Ok(Self { inputs: inputs.to_vec(), outputs: outputs.to_vec(), strings })
     }
+}
+
+/// The session of a model.
+fn commit(builder: &mut SessionBuilder, model: &Model) -> Result<Session> {
+    let session = match (model.path(), model.external_files()) {
+        // With its weights beside it, ONNX Runtime has to know the model's folder.
+        (Some(path), [_, ..]) => builder.commit_from_file(path),
+        _ => builder.commit_from_memory(model.bytes()),
+    };
+    session.map_err(|error| translate(START, &error.to_string()))
 }
 
 /// No profile tells the size of a dynamic dimension. That of a batch is 1 unless it is announced.

@@ -2,10 +2,9 @@
 //! have in common that `tickrt bench` holds the session against.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::backend::slots::SlotLayout;
-use crate::backend::{Backend, BackendKind, Health, Signature, SlotMemory, widen};
+use crate::backend::{Backend, BackendKind, FIRST_CALL, Health, LAST_CALL, Signature, SlotMemory, widen};
 use crate::completion::{Done, Status};
 use crate::device::{Device, DeviceBuffer, Graph, MappedBuffer, Quarantine, Settle, Stream};
 use crate::error::{ErrorKind, Result};
@@ -75,7 +74,6 @@ struct Side<N> {
 impl<N: Network> Staged<N> {
     /// Runs once; captures copies and network in a graph where `graph` asks for that.
     pub(crate) fn new(device: &Arc<Device>, parts: Parts<N>, depth: usize, graph: bool) -> Result<Self> {
-        const FIRST_CALL: Duration = Duration::from_secs(30);
         let Parts { kind, description, engine_id, signature, network, stream, bindings } = parts;
         let pinned = |buffers: &[DeviceBuffer]| {
             buffers.iter().map(|buffer| MappedBuffer::new(device, buffer.bytes())).collect::<Result<Vec<_>>>()
@@ -129,7 +127,6 @@ fn enqueue<N: Network>(
 
 impl<N> Settle for Side<N> {
     fn settled(&self) -> bool {
-        const LAST_CALL: Duration = Duration::from_secs(2);
         self.stream.settle(LAST_CALL).is_ok()
     }
 }

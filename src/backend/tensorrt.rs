@@ -10,11 +10,12 @@ pub mod testing;
 pub mod textbook;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use self::params::{Addresses, MAX_TENSORS, NormalizeParams, NormalizeTensor, PublishParams, PublishTensor, State};
 use crate::backend::slots::SlotLayout;
-use crate::backend::{Backend, BackendKind, CallShape, Health, OutputShape, Signature, SlotMemory, delivered_type};
+use crate::backend::{
+    Backend, BackendKind, CallShape, FIRST_CALL, Health, LAST_CALL, OutputShape, Signature, SlotMemory, delivered_type,
+};
 use crate::builder::profile_for;
 use crate::config::{ResolvedShape, SessionConfig};
 use crate::device::{Device, DeviceBuffer, Function, Graph, MappedBuffer, Module, Quarantine, Settle, Stream};
@@ -23,11 +24,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::native::NativeContext;
 use crate::normalize::Normalizer;
 use crate::tensor::{IoMode, TensorInfo, elements, format_shape};
-
-/// A context's first call may load kernels.
-const FIRST_CALL: Duration = Duration::from_secs(30);
-/// How long a session that is dropped waits for its calls; what still runs then is leaked.
-const LAST_CALL: Duration = Duration::from_secs(2);
 
 /// The backend. Made by [`Engine::session`].
 pub(crate) struct TensorRt {

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::{Plan, digest, dotted, hex, quoted, rebuild};
-use crate::autotune::Candidate;
+use crate::autotune::{self, Candidate};
 use crate::builder::{BuiltPlan, HardwareCompatibility, OptimizationProfile, Precision, profile_for};
 use crate::config::SessionConfig;
 use crate::error::{Error, ErrorKind, Result};
@@ -210,7 +210,7 @@ impl Sidecar {
             facts.push(("version compatible", "yes".to_owned()));
         }
         facts.push(("precision", self.precision.to_string()));
-        if let Some(kept) = self.autotune.iter().min_by(|a, b| a.p50_us.total_cmp(&b.p50_us)) {
+        if let Some(kept) = autotune::fastest(&self.autotune).map(|place| self.autotune[place]) {
             let (slowest, count) =
                 (self.autotune.iter().map(|one| one.p50_us).fold(0.0, f64::max), self.autotune.len());
             facts.push((

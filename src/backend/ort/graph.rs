@@ -10,8 +10,8 @@ use onnx_runtime::sys::{OrtApi, OrtRunOptions};
 
 use super::raw::{Binding, Value, check};
 use super::{
-    CudaOptions, Meter, OnnxRuntime, OrtBackend, RUN, START, batch_of_one, cuda_builder, has_cuda, onnx_runtime,
-    translate,
+    CudaOptions, Meter, OnnxRuntime, OrtBackend, RUN, START, batch_of_one, commit, cuda_builder, has_cuda,
+    onnx_runtime, translate,
 };
 use crate::backend::staged::{Bindings, Network, Parts, Staged};
 use crate::backend::{Backend, BackendKind};
@@ -86,11 +86,7 @@ impl OrtBackend {
         let bindings = Bindings::new(&device, &signature)?;
         let failed = |message: String| translate(START, &message);
         let mut builder = cuda_builder(config, options, Some(&stream)).map_err(failed)?;
-        let session = match (model.path(), model.external_files()) {
-            (Some(path), [_, ..]) => builder.commit_from_file(path),
-            _ => builder.commit_from_memory(model.bytes()),
-        };
-        let session = session.map_err(|error| failed(error.to_string()))?;
+        let session = commit(&mut builder, model)?;
         let mut shapes = config.resolve(model.tensors(), batch_of_one)?.remove(0).dimensions;
         shapes.extend(signature.shapes[0].outputs.iter().map(|output| output.shape.clone()));
         let network = bind(runtime.api, session, &signature, &shapes, &bindings, config.device).map_err(failed)?;

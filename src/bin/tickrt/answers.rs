@@ -5,7 +5,7 @@ use std::time::Instant;
 use tickrt::backend::{OutputShape, Signature};
 use tickrt::data::{Array, Feed, Values};
 use tickrt::stats::Latencies;
-use tickrt::{BackendKind, Error, Predictor};
+use tickrt::{BackendKind, Error, Predictor, Session};
 
 use crate::args::NamedFile;
 use crate::exit::{Failure, Outcome};
@@ -29,6 +29,17 @@ pub fn read_arrays(files: &[NamedFile], signature: &Signature) -> Outcome<Vec<(O
         arrays.push((name.clone(), array));
     }
     Ok(arrays)
+}
+
+/// The first output of every call of the feed, added to `into`.
+pub fn first_outputs(session: &mut Session, feed: &Feed, into: &mut Values) -> tickrt::Result<()> {
+    for call in 0..feed.calls() {
+        let mut slot = session.input()?;
+        feed.write(call, &mut slot)?;
+        let ticket = slot.submit()?;
+        session.wait_into(ticket, |outputs| into.extend_from(outputs, 0))?;
+    }
+    Ok(())
 }
 
 /// Every call's answer.

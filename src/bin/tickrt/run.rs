@@ -96,7 +96,8 @@ pub fn main(args: &Args) -> Outcome {
     if args.parity.is_some() {
         let kind = predictor.active();
         let batch = parity::largest_batch(&args.chain, kind, args.parity)?;
-        parity::check(&args.chain, kind, &config, batch, &arrays, &answers)?;
+        let batched = SessionConfig { shapes: vec![parity::shapes(&signature, batch)?], ..config };
+        parity::check(&args.chain, kind, &batched, batch, &arrays, &answers)?;
     }
     Ok(())
 }

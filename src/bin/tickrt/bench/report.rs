@@ -193,8 +193,7 @@ pub fn records(args: &Args, paths: &[Path], beside: &Beside) -> Outcome<Vec<Reco
     let machine = Machine::look(args.chain.device);
     let model = machine::model(&args.chain)?;
     let run_id = machine::run_id();
-    let record = |path: &Path| {
-        let latencies = &path.latencies;
+    let record = |path: &Path, latencies: &Latencies| {
         let batch = batch(&path.session);
         let on_tensorrt = path.way.kind() == BackendKind::TensorRt;
         let of = |applies: bool, version: &str| if applies { version.to_owned() } else { "none".to_owned() };
@@ -234,19 +233,9 @@ pub fn records(args: &Args, paths: &[Path], beside: &Beside) -> Outcome<Vec<Reco
             commit: machine.commit.clone(),
         }
     };
-    let mut records: Vec<Record> = paths.iter().map(record).collect();
+    let mut records: Vec<Record> = paths.iter().map(|path| record(path, &path.latencies)).collect();
     let like = |way: Way, latencies: &Latencies| {
-        let path = paths.iter().find(|path| path.way == way).unwrap_or(&paths[0]);
-        Record {
-            p50_us: latencies.quantile_us(0.5),
-            p95_us: latencies.quantile_us(0.95),
-            p99_us: latencies.quantile_us(0.99),
-            p999_us: latencies.quantile_us(0.999),
-            p9999_us: latencies.quantile_us(0.9999),
-            max_us: latencies.max_us(),
-            calls: latencies.calls(),
-            ..record(path)
-        }
+        record(paths.iter().find(|path| path.way == way).unwrap_or(&paths[0]), latencies)
     };
     records.extend(beside.paused.iter().map(|one| {
         let alike = like(one.way, &one.latencies);

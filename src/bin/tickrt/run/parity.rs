@@ -51,7 +51,7 @@ struct Found {
     flips: Vec<usize>,
 }
 
-/// Computes the same samples in batches, on the backend that answered, and compares with `single`, the live path's answers.
+/// Computes the same samples in batches, as `config` announces them, on the backend that answered, and compares with `single`, the live path's answers.
 /// Fails if a decision differs.
 pub fn check(
     chain: &ChainArgs,
@@ -69,11 +69,7 @@ pub fn check(
             single.outputs[0].shape[0]
         )));
     }
-    let probe = chain.session(kind, config)?;
-    let shapes = shapes(probe.signature(), batch)?;
-    drop(probe);
-    let config = SessionConfig { shapes: vec![shapes], ..config.clone() };
-    let mut session = chain.session(kind, &config)?;
+    let mut session = chain.session(kind, config)?;
     let batched = arrays.iter().map(|(name, array)| {
         let count = array.values.len() / array.shape[0].max(1);
         let flat = Array::new(&[samples / size, size * count], array.values.slice(0..samples * count))?;
@@ -81,12 +77,7 @@ pub fn check(
     });
     let feed = Feed::new(session.signature(), batched.collect::<tickrt::Result<_>>()?)?;
     let mut values = answers::empty(&session.signature().shapes[0].outputs[0])?;
-    for call in 0..feed.calls() {
-        let mut slot = session.input()?;
-        feed.write(call, &mut slot)?;
-        let ticket = slot.submit()?;
-        session.wait_into(ticket, |outputs| values.extend_from(outputs, 0))?;
-    }
+    answers::first_outputs(&mut session, &feed, &mut values)?;
     let found = compare(&single.outputs[0].values, &values, samples);
     println!();
     table::facts([
