@@ -18,16 +18,31 @@ __device__ bool finite(Integer) {
   return true;
 }
 
+__device__ inline float wide(float x) { return x; }
+__device__ inline float wide(__half x) { return __half2float(x); }
+__device__ inline float wide(uint8_t x) { return x; }
+__device__ inline float wide(int16_t x) { return x; }
+__device__ inline double wide(int32_t x) { return x; }
+__device__ inline double wide(double x) { return x; }
+
+__device__ inline float scale(float x, float mean, float std) { return __fdiv_rn(__fsub_rn(x, mean), std); }
+__device__ inline float scale(float x, double mean, double std) {
+  return scale(x, __double2float_rn(mean), __double2float_rn(std));
+}
 __device__ inline float scale(double x, double mean, double std) {
   return __double2float_rn(__ddiv_rn(__dsub_rn(x, mean), std));
 }
-__device__ inline float scale(float x, double mean, double std) {
-  return __fdiv_rn(__fsub_rn(x, __double2float_rn(mean)), __double2float_rn(std));
+
+// What the network gets of an element. `Params` says what is done with NaN and infinity, and the bounds.
+template <class Params, class T, class Statistic>
+__device__ float normalized(const Params& p, T x, Statistic mean, Statistic std, State* state) {
+  if (finite(x) || p.non_finite == NonFinite::Pass) {
+    const float y = scale(wide(x), mean, std);
+    return y < p.lowest ? p.lowest : y > p.highest ? p.highest : y;  // NaN passes both comparisons
+  }
+  if (p.non_finite == NonFinite::Refuse) atomicOr(&state->status, kStatusNonFiniteInput);
+  return p.replacement;
 }
-__device__ inline float scale(__half x, double mean, double std) { return scale(__half2float(x), mean, std); }
-__device__ inline float scale(uint8_t x, double mean, double std) { return scale(float(x), mean, std); }
-__device__ inline float scale(int16_t x, double mean, double std) { return scale(float(x), mean, std); }
-__device__ inline float scale(int32_t x, double mean, double std) { return scale(double(x), mean, std); }
 
 __device__ inline uint32_t divide(uint32_t n, const Divisor& by) {
   return (__umulhi(n, by.multiplier) + n) >> by.shift;
@@ -69,14 +84,7 @@ __device__ T take(const NormalizeTensor& t, const SlotHeader& header, uint32_t f
 // Element `from` of the input, scaled and stored.
 template <class T>
 __device__ void put(const NormalizeTensor& t, uint32_t from, T x, double mean, double std, State* state) {
-  float y;
-  if (finite(x) || t.non_finite == NonFinite::Pass) {
-    y = scale(x, mean, std);
-    y = y < t.lowest ? t.lowest : y > t.highest ? t.highest : y;  // NaN passes both comparisons
-  } else {
-    y = t.replacement;
-    if (t.non_finite == NonFinite::Refuse) atomicOr(&state->status, kStatusNonFiniteInput);
-  }
+  const float y = normalized(t, x, mean, std, state);
   uint32_t to = from;
   if (t.channels.divisor > 1) {
     const uint32_t inside = remainder(from, t.sample);

@@ -77,13 +77,36 @@ struct NormalizeParams {
   NormalizeTensor tensors[kMaxTensors];
 };
 
-// The same of a network with one input: what comes before and in tensors[0].
+// What comes before and in tensors[0]: all there is to a network with one input.
 struct NormalizeOneParams {
   uint64_t header;
   uint64_t state;
   uint32_t tensor_count;
   uint32_t patience_us;
   NormalizeTensor tensor;
+};
+
+// What becomes of one element of a small input.
+struct Element {
+  float mean;
+  float std;
+  uint32_t to;  // its place in the network's input
+  uint32_t unused;
+};
+
+// A small input: one line of parameters, and the rest from a table.
+struct SmallParams {
+  uint64_t header;       // SlotHeader
+  uint64_t state;        // State
+  uint64_t source;       // the slot's input memory; in band: its units, an even number of them
+  uint64_t destination;  // TensorRT's binding
+  uint64_t elements;     // Element[count]; nothing where words are copied
+  uint32_t count;        // elements; words where they are copied
+  uint32_t patience_us;  // in band: how long to wait for the call
+  NonFinite non_finite;
+  float lowest;
+  float highest;
+  float replacement;
 };
 
 struct PublishTensor {
@@ -100,6 +123,15 @@ struct PublishParams {
   uint32_t tensor_count;
   uint32_t unused;
   PublishTensor tensors[kMaxTensors];
+};
+
+// What comes before and in tensors[0]: all there is to a network with one output.
+struct PublishOneParams {
+  uint64_t state;
+  uint64_t done;
+  uint32_t tensor_count;
+  uint32_t unused;
+  PublishTensor tensor;
 };
 
 }  // namespace tickrt

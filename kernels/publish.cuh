@@ -75,6 +75,11 @@ __device__ inline uint32_t word_at(const PublishTensor& t, uint32_t i) {
   }
 }
 
+// What a unit of the answer has above its word.
+__device__ inline uint64_t tag(const State& call) {
+  return uint64_t(uint32_t(call.sequence << 8) | call.status) << 32;
+}
+
 // For the next call; the stream keeps calls in order. Every thread has read the status by now.
 __device__ inline void clear_status(State* state) {
   __syncthreads();
@@ -101,7 +106,7 @@ extern "C" __global__ void __launch_bounds__(256) tickrt_publish(const __grid_co
 }
 
 // No word needs another's order, so none waits for another's arrival: a microsecond less on an H100. Each unit is stored
-// and read whole, because it is an aligned 8-byte word on both sides.
+// and read whole, because it is an aligned 8-byte word on both sides. Pairs with src/completion.rs.
 extern "C" __global__ void __launch_bounds__(256)
     tickrt_publish_in_band(const __grid_constant__ tickrt::PublishParams p) {
   using namespace tickrt;
@@ -109,12 +114,24 @@ extern "C" __global__ void __launch_bounds__(256)
   uint64_t* unit = reinterpret_cast<uint64_t*>(p.done);
   wait_for_network();
   const State call = *state;
-  const uint64_t tag = uint64_t(uint32_t(call.sequence << 8) | call.status) << 32;
   for (uint32_t i = 0; i < p.tensor_count; ++i) {
     const PublishTensor& t = p.tensors[i];
     const uint32_t words = t.convert_from == DataType::F32 ? t.count / 4 : t.count;
-    for (uint32_t w = threadIdx.x; w < words; w += blockDim.x) store_relaxed_system(unit + w, tag | word_at(t, w));
+    for (uint32_t w = threadIdx.x; w < words; w += blockDim.x) store_relaxed_system(unit + w, tag(call) | word_at(t, w));
     unit += words;
   }
+  if (call.status) clear_status(state);
+}
+
+// The same of one output whose words go as they are, a thread each.
+extern "C" __global__ void __launch_bounds__(256)
+    tickrt_publish_words(const __grid_constant__ tickrt::PublishOneParams p) {
+  using namespace tickrt;
+  State* state = reinterpret_cast<State*>(p.state);
+  const uint32_t* word = reinterpret_cast<const uint32_t*>(p.tensor.source) + threadIdx.x;
+  uint64_t* unit = reinterpret_cast<uint64_t*>(p.done) + threadIdx.x;
+  wait_for_network();
+  const State call = *state;
+  if (threadIdx.x < p.tensor.count / 4) store_relaxed_system(unit, tag(call) | *word);
   if (call.status) clear_status(state);
 }

@@ -2,6 +2,7 @@
 #include <cstddef>
 
 #include "normalize.cuh"
+#include "normalize_small.cuh"
 #include "publish.cuh"
 
 using namespace tickrt;
@@ -15,4 +16,7 @@ extern "C" __global__ void tickrt_layout(uint32_t* out) {
   static_assert(offsetof(NormalizeOneParams, tensor) == offsetof(NormalizeParams, tensors), "one is the other's front");
   out[4] = sizeof(PublishTensor);
   out[5] = sizeof(PublishParams);
+  static_assert(offsetof(PublishOneParams, tensor) == offsetof(PublishParams, tensors), "one is the other's front");
+  out[6] = sizeof(Element);
+  out[7] = sizeof(SmallParams);
 }

@@ -1,8 +1,9 @@
-//! How a device says that an answer is there: the only atomics of the data plane.
+//! How a device says that an answer is there, and a host that an input is: the only atomics of the data plane.
 //!
 //! Two ways, a backend's choice. A **flag** is written after the outputs, with release order: for answers of any size. An
 //! answer **in band** carries the call's number beside each word, so that no word waits for another's arrival: for small
-//! ones, about a microsecond sooner over PCIe.
+//! ones, about a microsecond sooner over PCIe. The input of a call launched ahead may go in band likewise, two microseconds
+//! sooner.
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -74,6 +75,12 @@ impl Unit {
         self.0.store(u64::from(tag(sequence, status)) << 32 | u64::from(word), Ordering::Relaxed);
     }
 
+    /// Hands one word of an input over: 4 bytes of data below, above them the lower 32 bits of the call's number.
+    #[inline]
+    fn send(&self, sequence: u64, word: u32) {
+        self.0.store(sequence << 32 | u64::from(word), Ordering::Relaxed);
+    }
+
     #[inline]
     fn status(&self, sequence: u64) -> Option<Status> {
         let seen = (self.0.load(Ordering::Relaxed) >> 32) as u32;
@@ -87,7 +94,7 @@ fn tag(sequence: u64, status: Status) -> u32 {
     (sequence as u32) << 8 | u32::from(status.0 & 0xff)
 }
 
-/// Answers in band, as the units of one slot.
+/// Inputs and answers in band, as the units of one slot.
 pub(crate) mod in_band {
     use std::sync::atomic::Ordering;
 
@@ -121,6 +128,18 @@ pub(crate) mod in_band {
     pub(crate) fn unpack(units: &[Unit], into: &mut [u32]) {
         for (word, unit) in into.iter_mut().zip(units) {
             *word = unit.0.load(Ordering::Relaxed) as u32;
+        }
+    }
+
+    /// Hands the input of call `sequence` to the device. Pairs with kernels/normalize_small.cuh, for which every unit must
+    /// carry the number: those beyond the words, too.
+    #[inline]
+    pub(crate) fn send(words: &[u32], units: &[Unit], sequence: u64) {
+        for (unit, &word) in units.iter().zip(words) {
+            unit.send(sequence, word);
+        }
+        for unit in units.iter().skip(words.len()) {
+            unit.send(sequence, 0);
         }
     }
 

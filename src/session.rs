@@ -443,10 +443,21 @@ impl Session {
         Ok(Ticket { session: self.id, slot: index as u32, sequence })
     }
 
-    /// Puts the call's number behind its input: who sees it sees the input.
+    /// Puts the call's number behind its input, or beside each word of it: who sees it sees the input.
     #[inline]
     fn ring(&self, index: usize, sequence: u64) {
-        let header = self.backend.slots()[index].header.as_ptr();
+        let slot = &self.backend.slots()[index];
+        if let Some(units) = slot.input_units {
+            let words = self.backend.signature().shapes[0].inputs[0].input_words();
+            // SAFETY: the backend's contract: both regions are valid, apart and aligned, the units even in number; regions
+            // are whole lines, so that the last word may reach beyond the input.
+            let (words, units) = unsafe {
+                let words = std::slice::from_raw_parts(slot.inputs[0].start.as_ptr().cast::<u32>(), words);
+                (words, std::slice::from_raw_parts(units.as_ptr(), words.len().next_multiple_of(2)))
+            };
+            in_band::send(words, units, sequence);
+        }
+        let header = slot.header.as_ptr();
         // SAFETY: the backend's contract: the header is valid; of a launch ahead the device reads this field meanwhile, and
         // therefore it is atomic. Release pairs with the acquire in kernels/normalize.cuh.
         unsafe { AtomicU64::from_ptr(&raw mut (*header).sequence) }.store(sequence, Ordering::Release);

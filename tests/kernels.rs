@@ -10,7 +10,10 @@ use tickrt::{DataType, ErrorKind};
 fn layout_matches_the_kernels() {
     let Some(device) = common::gpu() else { return };
     let (rust, cuda) = testing::layout(&device).unwrap();
-    assert_eq!(rust, cuda, "SlotHeader, State, NormalizeTensor, NormalizeParams, PublishTensor, PublishParams");
+    assert_eq!(
+        rust, cuda,
+        "SlotHeader, State, NormalizeTensor, NormalizeParams, PublishTensor, PublishParams, Element, SmallParams"
+    );
 }
 
 #[test]
@@ -22,17 +25,20 @@ fn kernel_agrees_with_the_scalar_version_bit_by_bit() {
         bytemuck::cast_slice_mut(&mut input)[..case.input.len()].copy_from_slice(&case.input);
         let mut expected = vec![0_u8; case.normalizer.output_bytes()];
         let outcome = case.normalizer.apply(&bytemuck::cast_slice(&input)[..case.input.len()], &mut expected);
-        let got = testing::normalize(&device, &case.normalizer, &case.input).unwrap();
-        match (outcome, got) {
-            (Ok(()), Some(got)) => {
-                let half = case.normalizer.output_type() == DataType::F16;
-                assert!(common::same_bits(&expected, &got, half), "case {number}: {:?} {:?}", case.what, case.shape);
+        for any in [false, true] {
+            let got = testing::normalize(&device, &case.normalizer, &case.input, any).unwrap();
+            match (&outcome, got) {
+                (Ok(()), Some(got)) => {
+                    let half = case.normalizer.output_type() == DataType::F16;
+                    let same = common::same_bits(&expected, &got, half);
+                    assert!(same, "case {number}, any {any}: {:?} {:?}", case.what, case.shape);
+                }
+                (Err(error), None) => {
+                    assert_eq!(error.kind(), ErrorKind::NonFiniteInput);
+                    refused += 1;
+                }
+                (scalar, kernel) => panic!("case {number}: {scalar:?}, refused by the kernel: {}", kernel.is_none()),
             }
-            (Err(error), None) => {
-                assert_eq!(error.kind(), ErrorKind::NonFiniteInput);
-                refused += 1;
-            }
-            (scalar, kernel) => panic!("case {number}: {scalar:?}, refused by the kernel: {}", kernel.is_none()),
         }
     }
     assert!(refused > 10, "{refused} refused");

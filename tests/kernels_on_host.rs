@@ -65,7 +65,7 @@ fn host(ring_bytes: usize) -> Option<Host> {
 
 #[test]
 fn normalize_agrees_with_the_scalar_version_bit_by_bit() {
-    let mut refused = 0;
+    let (mut refused, mut small) = (0, 0);
     for (number, case) in cases::cases(600).iter().enumerate() {
         let Some(mut host) = host(0) else { return };
         let mut input = vec![0_u64; case.input.len().div_ceil(8)];
@@ -75,12 +75,24 @@ fn normalize_agrees_with_the_scalar_version_bit_by_bit() {
         let (got, kernel_refused) = host.normalize(&case.normalizer, 0, &SlotHeader::default(), &case.input);
         assert_eq!(outcome.is_err(), kernel_refused, "case {number}: {:?}", case.what);
         refused += usize::from(kernel_refused);
+        let half = case.normalizer.output_type() == DataType::F16;
         if outcome.is_ok() {
-            let half = case.normalizer.output_type() == DataType::F16;
             assert!(common::same_bits(&expected, &got, half), "case {number}: {:?} {:?}", case.what, case.shape);
         }
+        for in_band in [None, Some(3)] {
+            let mut host = self::host(0).unwrap();
+            let header = SlotHeader { awaited: 3, ..SlotHeader::default() };
+            let Some((got, kernel_refused)) = host.normalize_small(&case.normalizer, &header, &case.input, in_band)
+            else {
+                continue;
+            };
+            small += 1;
+            assert_eq!(outcome.is_err(), kernel_refused, "case {number}, in band {in_band:?}: {:?}", case.what);
+            let same = outcome.is_err() || common::same_bits(&expected, &got, half);
+            assert!(same, "case {number}, in band {in_band:?}: {:?} {:?}", case.what, case.shape);
+        }
     }
-    assert!(refused > 20, "{refused}");
+    assert!(refused > 20 && small > 200, "{refused} refused, {small} of small inputs");
 }
 
 #[test]
@@ -171,6 +183,13 @@ fn launch_ahead_computes_for_its_call_alone_and_gives_up_in_time() {
         assert_eq!(status(&mut host), Status(Status::EXPIRED));
         let (network, _) = host.normalize(&normalizer, row.unwrap_or(0), &header(8), &input);
         assert_eq!(bytemuck::cast_slice::<u8, f32>(&network), [0.0, 1.0, 2.0, 3.0], "{what} {windows}");
+        assert_eq!(status(&mut host), Status::default());
+
+        let (network, _) = host.normalize_small(&normalizer, &header(0), &input, Some(7)).unwrap();
+        assert_eq!(network, [0; 16], "{what} in band: the call before is not this one's");
+        assert_eq!(status(&mut host), Status(Status::EXPIRED));
+        let (network, _) = host.normalize_small(&normalizer, &header(0), &input, Some(8)).unwrap();
+        assert_eq!(bytemuck::cast_slice::<u8, f32>(&network), [0.0, 1.0, 2.0, 3.0], "{what} in band");
         assert_eq!(status(&mut host), Status::default());
     }
 }

@@ -24,6 +24,7 @@ struct Memory {
     output: [f32; 16],
     flag: Completion,
     unit: Unit,
+    input_units: [Unit; ELEMENTS],
 }
 
 struct ThreadDevice {
@@ -70,6 +71,7 @@ impl ThreadDevice {
                     output: [0.0; 16],
                     flag: Completion::default(),
                     unit: Unit::default(),
+                    input_units: Default::default(),
                 })
             })
             .collect();
@@ -78,6 +80,7 @@ impl ThreadDevice {
             .map(|slot| SlotMemory {
                 header: NonNull::from(&mut slot.header),
                 inputs: vec![Region { start: NonNull::from(&mut slot.input).cast(), bytes: ELEMENTS * 4 }],
+                input_units: in_band.then(|| NonNull::from(&mut slot.input_units).cast()),
                 outputs: vec![Region { start: NonNull::from(&mut slot.output).cast(), bytes: 4 }],
                 done: if in_band {
                     Done::InBand(NonNull::from(&mut slot.unit))
@@ -110,13 +113,22 @@ impl ThreadDevice {
 
 /// What the kernels do: wait for the call, compute, publish.
 unsafe fn run(slot: &SlotMemory, patience: Duration, counts: &Counts) {
-    // SAFETY: the caller's; the session writes `sequence` atomically while this reads it, and nothing else.
+    // SAFETY: the caller's; the session writes `sequence` and units atomically while this reads them, and nothing else.
     unsafe {
         let header = slot.header.as_ptr();
         let awaited = (*header).awaited;
         let until = Instant::now() + patience;
+        let mut input = [0.0_f32; ELEMENTS];
         let came = loop {
-            if AtomicU64::from_ptr(&raw mut (*header).sequence).load(Ordering::Acquire) == awaited {
+            if let Some(units) = slot.input_units {
+                let units = std::slice::from_raw_parts(units.as_ptr().cast::<AtomicU64>(), ELEMENTS);
+                let units: Vec<u64> = units.iter().map(|unit| unit.load(Ordering::Relaxed)).collect();
+                if units.iter().all(|unit| unit >> 32 == awaited) {
+                    input = std::array::from_fn(|i| f32::from_bits(units[i] as u32));
+                    break true;
+                }
+            } else if AtomicU64::from_ptr(&raw mut (*header).sequence).load(Ordering::Acquire) == awaited {
+                input = *slot.inputs[0].start.as_ptr().cast();
                 break true;
             }
             if Instant::now() > until {
@@ -128,7 +140,6 @@ unsafe fn run(slot: &SlotMemory, patience: Duration, counts: &Counts) {
             std::thread::yield_now();
         }
         assert!(!came || (*header).window == 0, "it has no rings: each call brings its whole window");
-        let input = std::slice::from_raw_parts(slot.inputs[0].start.as_ptr().cast::<f32>(), ELEMENTS);
         let sum = if came { input.iter().sum() } else { f32::NAN };
         counts.expired.fetch_add(usize::from(!came), Ordering::Relaxed);
         let status = Status(if came { 0 } else { Status::EXPIRED });

@@ -475,6 +475,7 @@ fn slot(shapes: &[CallShape]) -> Result<(SlotMemory, Block)> {
     let memory = SlotMemory {
         header: at(header).cast(),
         inputs: inputs.into_iter().map(region).collect(),
+        input_units: None,
         outputs: outputs.into_iter().map(region).collect(),
         done: Done::Flag(at(done).cast()),
     };

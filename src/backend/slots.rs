@@ -10,6 +10,8 @@ const LINE: usize = 64;
 /// Where the parts of one slot lie.
 pub(crate) struct SlotLayout {
     pub(crate) inputs: Vec<(usize, usize)>,
+    /// The units of an input in band.
+    pub(crate) input_units: Option<usize>,
     pub(crate) outputs: Vec<(usize, usize)>,
     /// The flag, or the units of an answer in band.
     pub(crate) done: usize,
@@ -18,7 +20,7 @@ pub(crate) struct SlotLayout {
 }
 
 impl SlotLayout {
-    pub(crate) fn new(signature: &Signature) -> Self {
+    pub(crate) fn new(signature: &Signature, input_in_band: bool) -> Self {
         let mut end = size_of::<SlotHeader>();
         let mut place = |bytes: usize| {
             let start = end;
@@ -29,6 +31,8 @@ impl SlotLayout {
             .largest(signature.inputs.len(), |shape, input| shape.inputs[input].input_bytes())
             .map(&mut place)
             .collect();
+        let input_words = || signature.shapes.iter().map(|shape| shape.inputs[0].input_words()).max().unwrap_or(0);
+        let input_units = input_in_band.then(|| place(input_words() * size_of::<Unit>()).0);
         let outputs = signature
             .largest(signature.outputs.len(), |shape, output| shape.outputs[output].bytes())
             .map(&mut place)
@@ -36,7 +40,7 @@ impl SlotLayout {
         let words = signature.shapes.iter().map(CallShape::words).max().unwrap_or(0);
         let in_band = signature.shapes.iter().all(|shape| in_band::fits(&shape.outputs));
         let (done, _) = place(if in_band { words * size_of::<Unit>() } else { size_of::<Completion>() });
-        Self { inputs, outputs, done, in_band, bytes: end }
+        Self { inputs, input_units, outputs, done, in_band, bytes: end }
     }
 
     /// The slots in `memory`.
@@ -49,6 +53,7 @@ impl SlotLayout {
             .map(|slot| SlotMemory {
                 header: memory.host(slot * self.bytes).cast(),
                 inputs: self.inputs.iter().map(region(slot)).collect(),
+                input_units: self.input_units.map(|units| memory.host(slot * self.bytes + units).cast()),
                 outputs: self.outputs.iter().map(region(slot)).collect(),
                 done: {
                     let done = memory.host(slot * self.bytes + self.done);

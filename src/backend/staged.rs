@@ -79,7 +79,7 @@ impl<N: Network> Staged<N> {
             buffers.iter().map(|buffer| MappedBuffer::new(device, buffer.bytes())).collect::<Result<Vec<_>>>()
         };
         let (staging_in, staging_out) = (pinned(&bindings.inputs)?, pinned(&bindings.outputs)?);
-        let layout = SlotLayout { in_band: false, ..SlotLayout::new(&signature) };
+        let layout = SlotLayout { in_band: false, ..SlotLayout::new(&signature, false) };
         let memory = MappedBuffer::new(device, layout.bytes * depth)?;
         let slots = layout.slots(&memory, depth);
         let side = Side { graph: None, network, stream, bindings, staging_in, staging_out, _slots: memory };

@@ -4,6 +4,7 @@
 //! them run on one stream, so they share the network's bindings and activation memory; each shape has an execution
 //! context of its own, because a captured graph is void once its context changes.
 
+mod input;
 mod params;
 #[doc(hidden)]
 pub mod testing;
@@ -11,7 +12,10 @@ pub mod textbook;
 
 use std::sync::Arc;
 
-use self::params::{Addresses, MAX_TENSORS, NormalizeParams, NormalizeTensor, PublishParams, PublishTensor, State};
+use self::input::InputParams;
+use self::params::{
+    Addresses, Element, MAX_TENSORS, NormalizeParams, NormalizeTensor, PublishParams, PublishTensor, SmallParams, State,
+};
 use crate::backend::slots::SlotLayout;
 use crate::backend::{
     Backend, BackendKind, CallShape, FIRST_CALL, Health, LAST_CALL, OutputShape, Signature, SlotMemory, delivered_type,
@@ -56,11 +60,13 @@ struct DeviceSide {
 struct Call {
     /// `None` where capture is impossible: then the three parts are launched one by one.
     graph: Option<Graph>,
-    normalize: NormalizeParams,
+    input: InputParams,
     publish: PublishParams,
-    normalize_kernel: Function,
+    input_kernel: Function,
     publish_kernel: Function,
-    blocks: u32,
+    /// Blocks and threads of a block.
+    input_grid: (u32, u32),
+    publish_threads: u32,
     context: usize,
 }
 
@@ -69,8 +75,11 @@ struct Memory {
     slots: MappedBuffer,
     inputs: Vec<DeviceBuffer>,
     outputs: Vec<DeviceBuffer>,
+    layout: SlotLayout,
     /// Means and standard deviations, by shape and input.
     stats: Vec<Vec<[DeviceBuffer; 2]>>,
+    /// By shape: what becomes of each element of a small input.
+    elements: Vec<Option<DeviceBuffer>>,
     state: DeviceBuffer,
     rings: Option<DeviceBuffer>,
     _activations: DeviceBuffer,
@@ -101,14 +110,14 @@ impl TensorRt {
             memory.bind(&signature, context)?;
         }
         let kernels = load_kernels(device)?;
-        let slots = SlotLayout::new(&signature).slots(&memory.slots, ring_and_warm(config));
+        let slots = memory.layout.slots(&memory.slots, ring_and_warm(config));
         let mut device_side = Quarantine::new(DeviceSide {
             calls: memory.calls(&signature, config, &kernels)?,
             contexts,
             stream,
             // `griddepcontrol` came with Hopper, and code made for less does not have it, wherever it runs.
             early_publish: device.compute_capability() >= (9, 0)
-                && kernels.function(params::publish_kernel(true))?.virtual_architecture() >= 90,
+                && kernels.function(c"tickrt_publish")?.virtual_architecture() >= 90,
             network,
             _kernels: kernels,
             memory,
@@ -261,7 +270,7 @@ fn enqueue_parts(call: &Call, context: Option<&mut NativeContext>, stream: &Stre
     // SAFETY: kernels/params.h and the structures below agree (`layout_matches_the_kernels`); every address lies in
     // `Memory`, which outlives the stream's work.
     unsafe {
-        call.normalize_kernel.launch(stream, call.blocks, 256, &call.normalize)?;
+        call.input.launch(call.input_kernel, stream, call.input_grid)?;
         if let Some(context) = context
             && !context.enqueue(stream.as_raw())
         {
@@ -269,7 +278,7 @@ fn enqueue_parts(call: &Call, context: Option<&mut NativeContext>, stream: &Stre
                 .got("TensorRT refused it")
                 .log(context.take_log()));
         }
-        let threads = call.publish.threads();
+        let threads = call.publish_threads;
         if early_publish {
             call.publish_kernel.launch_early(stream, 1, threads, &call.publish)
         } else {
@@ -394,6 +403,11 @@ fn check_sizes(signature: &Signature) -> Result<()> {
 
 // ---- Memory.
 
+/// How long a launch waits for its call; 0: the call is there.
+fn patience_us(config: &SessionConfig) -> u32 {
+    config.launch_ahead.map_or(0, |patience| patience.as_micros() as u32)
+}
+
 /// The ring's slots, and one to keep the device warm with.
 fn ring_and_warm(config: &SessionConfig) -> usize {
     config.depth + 1
@@ -413,7 +427,7 @@ impl Memory {
                 .map(|bytes| DeviceBuffer::new(device, bytes, what, lower))
                 .collect::<Result<Vec<_>>>()
         };
-        let rings = config.windows.as_ref().map(|windows| {
+        let rings = config.windows.as_ref().filter(|_| input::keeps_windows(config)).map(|windows| {
             let bytes = signature.shapes[0].inputs[0].input_bytes() * windows.symbols as usize;
             DeviceBuffer::new(device, bytes, "the rolling windows", "the number of symbols")
         });
@@ -423,8 +437,17 @@ impl Memory {
                 DeviceBuffer::from_slice(device, &normalizer.std, "standard deviations")?,
             ])
         };
+        let elements = |shape: &CallShape| {
+            let [normalizer] = &shape.inputs[..] else { return Ok(None) };
+            let small = input::is_small(&shape.inputs) && !normalizer.copy;
+            small
+                .then(|| DeviceBuffer::from_slice(device, &Element::table(normalizer), "an input's elements"))
+                .transpose()
+        };
+        let layout = SlotLayout::new(signature, input::comes_in_band(signature, config));
         Ok(Self {
-            slots: MappedBuffer::new(device, SlotLayout::new(signature).bytes * ring_and_warm(config))?,
+            slots: MappedBuffer::new(device, layout.bytes * ring_and_warm(config))?,
+            layout,
             inputs: bindings(signature.inputs.len(), "an input", &|shape, i| shape.inputs[i].output_bytes())?,
             outputs: bindings(signature.outputs.len(), "an output", &|shape, i| shape.outputs[i].bytes())?,
             stats: signature
@@ -432,6 +455,7 @@ impl Memory {
                 .iter()
                 .map(|shape| shape.inputs.iter().map(stats).collect::<Result<Vec<_>>>())
                 .collect::<Result<_>>()?,
+            elements: signature.shapes.iter().map(elements).collect::<Result<_>>()?,
             state: DeviceBuffer::new(device, size_of::<State>(), "the call's state", lower)?,
             rings: rings.transpose()?,
             _activations: activations,
@@ -448,19 +472,31 @@ impl Memory {
     }
 
     fn calls(&self, signature: &Signature, config: &SessionConfig, kernels: &Module) -> Result<Vec<Call>> {
-        let layout = SlotLayout::new(signature);
-        let windows = config.windows.is_some();
+        let windows = self.rings.is_some();
         let mut calls = Vec::new();
         for (number, shape) in signature.shapes.iter().enumerate() {
+            let small = input::is_small(&shape.inputs) && !windows;
             for slot in 0..ring_and_warm(config) {
-                let base = slot * layout.bytes;
+                let base = slot * self.layout.bytes;
+                let publish = self.publish_params(signature, shape, base);
+                let (input, kernel, input_grid) = if small {
+                    let (normalizer, in_band) = (&shape.inputs[0], self.layout.input_units.is_some());
+                    let kernel = input::small_kernel(normalizer, in_band).expect("a small input has a kernel");
+                    let params = self.small_params(number, normalizer, base, config);
+                    (InputParams::Small(params), kernel, input::small_grid(normalizer, in_band))
+                } else {
+                    let params = Box::new(self.normalize_params(number, shape, base, config));
+                    let grid = input::any_grid(&shape.inputs, windows);
+                    (InputParams::Any(params), input::any_kernel(&shape.inputs, windows), grid)
+                };
                 calls.push(Call {
                     graph: None,
-                    normalize: self.normalize_params(number, shape, &layout, base, config),
-                    publish: self.publish_params(signature, shape, &layout, base),
-                    normalize_kernel: kernels.function(params::normalize_kernel(&shape.inputs, windows))?,
-                    publish_kernel: kernels.function(params::publish_kernel(layout.in_band))?,
-                    blocks: params::blocks(&shape.inputs, windows),
+                    input,
+                    input_kernel: kernels.function(kernel)?,
+                    input_grid,
+                    publish,
+                    publish_kernel: kernels.function(publish.kernel(self.layout.in_band))?,
+                    publish_threads: publish.threads(self.layout.in_band),
                     context: number,
                 });
             }
@@ -468,11 +504,21 @@ impl Memory {
         Ok(calls)
     }
 
+    fn small_params(&self, number: usize, normalizer: &Normalizer, base: usize, config: &SessionConfig) -> SmallParams {
+        let source = self.layout.input_units.unwrap_or(self.layout.inputs[0].0);
+        let elements = self.elements[number].as_ref().map_or(0, DeviceBuffer::address);
+        SmallParams {
+            header: self.slots.address(base),
+            state: self.state.address(),
+            patience_us: patience_us(config),
+            ..SmallParams::new(normalizer, self.slots.address(base + source), self.inputs[0].address(), elements)
+        }
+    }
+
     fn normalize_params(
         &self,
         number: usize,
         shape: &CallShape,
-        layout: &SlotLayout,
         base: usize,
         config: &SessionConfig,
     ) -> NormalizeParams {
@@ -480,14 +526,14 @@ impl Memory {
             header: self.slots.address(base),
             state: self.state.address(),
             tensor_count: shape.inputs.len() as u32,
-            patience_us: config.launch_ahead.map_or(0, |patience| patience.as_micros() as u32),
+            patience_us: patience_us(config),
             ..bytemuck::Zeroable::zeroed()
         };
-        let row = config.windows.as_ref().map_or(0, |windows| windows.row);
+        let row = config.windows.as_ref().filter(|_| self.rings.is_some()).map_or(0, |windows| windows.row);
         for (input, normalizer) in shape.inputs.iter().enumerate() {
             let [means, stds] = &self.stats[number][input];
             let addresses = Addresses {
-                source: self.slots.address(base + layout.inputs[input].0),
+                source: self.slots.address(base + self.layout.inputs[input].0),
                 destination: self.inputs[input].address(),
                 means: means.address(),
                 stds: stds.address(),
@@ -498,21 +544,15 @@ impl Memory {
         params
     }
 
-    fn publish_params(
-        &self,
-        signature: &Signature,
-        shape: &CallShape,
-        layout: &SlotLayout,
-        base: usize,
-    ) -> PublishParams {
+    fn publish_params(&self, signature: &Signature, shape: &CallShape, base: usize) -> PublishParams {
         let mut params = PublishParams {
             state: self.state.address(),
-            done: self.slots.address(base + layout.done),
+            done: self.slots.address(base + self.layout.done),
             tensor_count: shape.outputs.len() as u32,
             ..bytemuck::Zeroable::zeroed()
         };
         for (output, tensor) in signature.outputs.iter().enumerate() {
-            let destination = self.slots.address(base + layout.outputs[output].0);
+            let destination = self.slots.address(base + self.layout.outputs[output].0);
             let source = self.outputs[output].address();
             params.tensors[output] = PublishTensor::new(tensor.data_type, &shape.outputs[output], source, destination);
         }

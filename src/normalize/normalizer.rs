@@ -81,6 +81,12 @@ impl Normalizer {
         self.count * self.input_type.size()
     }
 
+    /// Words of 4 bytes of the input as it is handed over, the last perhaps not whole.
+    #[must_use]
+    pub(crate) fn input_words(&self) -> usize {
+        self.input_bytes().div_ceil(4)
+    }
+
     /// Bytes of the tensor that the network takes.
     #[must_use]
     pub fn output_bytes(&self) -> usize {
@@ -147,16 +153,25 @@ impl Normalizer {
         };
         if self.output_type == DataType::F16 {
             let output = bytemuck::cast_slice_mut::<u8, f16>(output);
-            self.each(|to, from, stat| value(from, stat).map(|y| output[to] = f16::from_f32(y)))
+            self.try_each(|to, from, stat| value(from, stat).map(|y| output[to] = f16::from_f32(y)))
         } else {
             let output = bytemuck::cast_slice_mut::<u8, f32>(output);
-            self.each(|to, from, stat| value(from, stat).map(|y| output[to] = y))
+            self.try_each(|to, from, stat| value(from, stat).map(|y| output[to] = y))
         }
+    }
+
+    /// As [`try_each`](Self::try_each), of what cannot fail.
+    pub(crate) fn each(&self, mut visit: impl FnMut(usize, usize, usize)) {
+        let visited = self.try_each(|to, from, stat| {
+            visit(to, from, stat);
+            Ok(())
+        });
+        debug_assert!(visited.is_ok());
     }
 
     /// Calls `visit` with each element's place in the network's tensor, its place in the input and that of its
     /// statistic: counted up, since a division an element would take longer than all the rest.
-    fn each(&self, mut visit: impl FnMut(usize, usize, usize) -> Result<()>) -> Result<()> {
+    fn try_each(&self, mut visit: impl FnMut(usize, usize, usize) -> Result<()>) -> Result<()> {
         let stats = self.mean.len();
         if self.channels == 1 {
             let (mut stat, mut left) = (0, self.stat_inner);

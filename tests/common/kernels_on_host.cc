@@ -42,11 +42,17 @@ static bool __syncthreads_or(bool mine) { return threadIdx.x == 0 ? mine : call_
   return bits;
 }
 
+[[maybe_unused]] static float __uint_as_float(uint32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
 #include "tickrt.cu"
 
 template <class Params>
 static void run(void (*kernel)(Params), const void* params, uint32_t blocks, uint32_t threads) {
-  if constexpr (!std::is_same_v<Params, const PublishParams>) {
+  if constexpr (std::is_same_v<Params, const NormalizeOneParams> || std::is_same_v<Params, const NormalizeParams>) {
     const auto& p = *static_cast<const NormalizeOneParams*>(params);
     const auto* header = reinterpret_cast<const SlotHeader*>(p.header);
     call_comes = header->sequence == header->awaited;
@@ -76,7 +82,12 @@ extern "C" bool tickrt_host_run(const char* name, const void* params, uint32_t b
   KERNEL(tickrt_copy, NormalizeOneParams)
   KERNEL(tickrt_copy_window, NormalizeOneParams)
   KERNEL(tickrt_normalize_all, NormalizeParams)
+#define SMALL(word)                            \
+  KERNEL(tickrt_small_##word, SmallParams)     \
+  KERNEL(tickrt_small_in_band_##word, SmallParams)
+  SMALL(f32) SMALL(f16) SMALL(u8) SMALL(i16) SMALL(copy)
   KERNEL(tickrt_publish, PublishParams)
   KERNEL(tickrt_publish_in_band, PublishParams)
+  KERNEL(tickrt_publish_words, PublishOneParams)
   return false;
 }

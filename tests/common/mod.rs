@@ -141,6 +141,7 @@ impl FakeBackend {
             .map(|slot| SlotMemory {
                 header: NonNull::from(&mut slot.header),
                 inputs: vec![Region { start: NonNull::from(&mut slot.input).cast(), bytes: elements * 4 }],
+                input_units: None,
                 outputs: vec![Region { start: NonNull::from(&mut slot.output).cast(), bytes: 4 }],
                 done: Done::Flag(NonNull::from(&mut slot.done)),
             })

@@ -83,6 +83,33 @@ pub(super) struct NormalizeParams {
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(super) struct Element {
+    pub(super) mean: f32,
+    pub(super) std: f32,
+    pub(super) to: u32,
+    pub(super) unused: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(super) struct SmallParams {
+    pub(super) header: u64,
+    pub(super) state: u64,
+    pub(super) source: u64,
+    pub(super) destination: u64,
+    pub(super) elements: u64,
+    pub(super) count: u32,
+    pub(super) patience_us: u32,
+    pub(super) non_finite: u32,
+    pub(super) lowest: f32,
+    pub(super) highest: f32,
+    pub(super) replacement: f32,
+}
+
+const _: () = assert!(size_of::<SmallParams>() == 64, "one line");
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 pub(super) struct PublishTensor {
     pub(super) source: u64,
     pub(super) destination: u64,
@@ -100,51 +127,27 @@ pub(super) struct PublishParams {
     pub(super) tensors: [PublishTensor; MAX_TENSORS],
 }
 
-/// The normalise kernel for a call with these inputs. Networks of one input have kernels by its type, which start sooner.
-pub(super) fn normalize_kernel(inputs: &[Normalizer], windows: bool) -> &'static CStr {
-    let [input] = inputs else { return c"tickrt_normalize_all" };
-    match (input.copy, windows) {
-        (true, false) => return c"tickrt_copy",
-        (true, true) => return c"tickrt_copy_window",
-        _ => {}
-    }
-    match (input.input_type, windows) {
-        (DataType::F32, false) => c"tickrt_normalize_f32",
-        (DataType::F64, false) => c"tickrt_normalize_f64",
-        (DataType::F16, false) => c"tickrt_normalize_f16",
-        (DataType::U8, false) => c"tickrt_normalize_u8",
-        (DataType::I16, false) => c"tickrt_normalize_i16",
-        (DataType::I32, false) => c"tickrt_normalize_i32",
-        (DataType::F32, true) => c"tickrt_normalize_window_f32",
-        (DataType::F64, true) => c"tickrt_normalize_window_f64",
-        (DataType::F16, true) => c"tickrt_normalize_window_f16",
-        (DataType::U8, true) => c"tickrt_normalize_window_u8",
-        (DataType::I16, true) => c"tickrt_normalize_window_i16",
-        (DataType::I32, true) => c"tickrt_normalize_window_i32",
-        (other, _) => unreachable!("Normalizer::new refused {other}"),
-    }
-}
-
-/// The publish kernel for an answer that comes in band, or else behind its flag.
-pub(super) fn publish_kernel(in_band: bool) -> &'static CStr {
-    if in_band { c"tickrt_publish_in_band" } else { c"tickrt_publish" }
-}
-
-/// Elements that a thread of the normalise kernel takes at once: `Word<T>::kElements`.
-fn elements_a_thread(normalizer: &Normalizer, windows: bool) -> usize {
-    if windows { 1 } else { (4 / normalizer.input_type.size()).max(1) }
-}
-
-/// Blocks of 256 threads for a call with these inputs; more work than that many threads is done in turns.
-pub(super) fn blocks(inputs: &[Normalizer], windows: bool) -> u32 {
-    let threads = |input: &Normalizer| input.count.div_ceil(elements_a_thread(input, windows));
-    inputs.iter().map(threads).max().unwrap_or(1).div_ceil(256).clamp(1, 256) as u32
-}
-
 impl PublishParams {
-    /// One warp is enough, and starts sooner than a block.
-    pub(super) fn threads(&self) -> u32 {
-        if self.tensors.iter().all(|tensor| tensor.count <= 512) { 32 } else { 256 }
+    /// The kernel for an answer that comes in band, or else behind its flag.
+    pub(super) fn kernel(&self, in_band: bool) -> &'static CStr {
+        match in_band {
+            true if self.is_one_of_words() => c"tickrt_publish_words",
+            true => c"tickrt_publish_in_band",
+            false => c"tickrt_publish",
+        }
+    }
+
+    /// Threads for any of the kernels. One warp starts sooner than a block.
+    pub(super) fn threads(&self, in_band: bool) -> u32 {
+        match self.tensors.iter().map(|tensor| tensor.count).max() {
+            Some(bytes) if in_band && self.is_one_of_words() => (bytes / 4).next_multiple_of(32),
+            Some(0..=512) | None => 32,
+            Some(_) => 256,
+        }
+    }
+
+    fn is_one_of_words(&self) -> bool {
+        self.tensor_count == 1 && self.tensors[0].convert_from == DataType::F32 as u32
     }
 }
 
@@ -159,14 +162,55 @@ pub(super) struct Addresses {
     pub(super) ring: u64,
 }
 
+/// How `kernels/params.h` says what is done with NaN and infinity, and what is put in their place.
+fn non_finite(normalizer: &Normalizer) -> (u32, f32) {
+    match normalizer.non_finite {
+        NonFinite::Pass => (0, 0.0),
+        NonFinite::Replace(value) => (1, value),
+        NonFinite::Refuse => (2, 0.0),
+    }
+}
+
+impl Element {
+    /// What becomes of each element of an input that is not copied.
+    pub(super) fn table(normalizer: &Normalizer) -> Vec<Self> {
+        if normalizer.copy {
+            return Vec::new();
+        }
+        let mut table = vec![bytemuck::Zeroable::zeroed(); normalizer.count];
+        normalizer.each(|to, from, stat| {
+            // As the scalar version takes them.
+            let (mean, std) = (normalizer.mean[stat] as f32, normalizer.std[stat] as f32);
+            table[from] = Self { mean, std, to: to as u32, unused: 0 };
+        });
+        table
+    }
+}
+
+impl SmallParams {
+    /// Of an input that lies at `source`, all but where the call's own parts are.
+    pub(super) fn new(normalizer: &Normalizer, source: u64, destination: u64, elements: u64) -> Self {
+        let (non_finite, replacement) = non_finite(normalizer);
+        Self {
+            header: 0,
+            state: 0,
+            source,
+            destination,
+            elements,
+            count: if normalizer.copy { normalizer.input_words() } else { normalizer.count } as u32,
+            patience_us: 0,
+            non_finite,
+            lowest: normalizer.clamp[0],
+            highest: normalizer.clamp[1],
+            replacement,
+        }
+    }
+}
+
 impl NormalizeTensor {
     /// `row` is the length of a rolling window's row, 0 without.
     pub(super) fn new(normalizer: &Normalizer, row: usize, at: Addresses) -> Self {
-        let (non_finite, replacement) = match normalizer.non_finite {
-            NonFinite::Pass => (0, 0.0),
-            NonFinite::Replace(value) => (1, value),
-            NonFinite::Refuse => (2, 0.0),
-        };
+        let (non_finite, replacement) = non_finite(normalizer);
         Self {
             source: at.source,
             destination: at.destination,

@@ -1,6 +1,6 @@
 //! For the tests that hold the kernels against the scalar version: on a GPU, and compiled for the host.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::ptr::NonNull;
 
 use super::*;
@@ -23,11 +23,11 @@ pub fn session_without_network(engine: &Engine, config: &SessionConfig) -> Resul
 ///
 /// # Errors
 /// Those of CUDA.
-pub fn layout(device: &Arc<Device>) -> Result<([u32; 6], [u32; 6])> {
+pub fn layout(device: &Arc<Device>) -> Result<([u32; 8], [u32; 8])> {
     let kernels = load_kernels(device)?;
     let stream = Stream::new(device, 0)?;
-    let out = DeviceBuffer::new(device, 24, "sizes", "")?;
-    // SAFETY: the kernel writes six numbers to its one parameter.
+    let out = DeviceBuffer::new(device, 32, "sizes", "")?;
+    // SAFETY: the kernel writes eight numbers to its one parameter.
     unsafe { kernels.function(c"tickrt_layout")?.launch(&stream, 1, 1, &out.address())? };
     stream.settle(FIRST_CALL)?;
     let rust = [
@@ -37,16 +37,19 @@ pub fn layout(device: &Arc<Device>) -> Result<([u32; 6], [u32; 6])> {
         size_of::<NormalizeParams>(),
         size_of::<PublishTensor>(),
         size_of::<PublishParams>(),
+        size_of::<Element>(),
+        size_of::<SmallParams>(),
     ];
     let device_side: Vec<u32> = out.read()?;
-    Ok((rust.map(|size| size as u32), device_side.try_into().expect("six numbers")))
+    Ok((rust.map(|size| size as u32), device_side.try_into().expect("eight numbers")))
 }
 
-/// `input` through the kernel: the network's bytes, or `None` where the kernel refused the input.
+/// `input` through the kernel that a session would take, or through the one for any input: the network's bytes, or `None`
+/// where the kernel refused the input.
 ///
 /// # Errors
 /// Those of CUDA.
-pub fn normalize(device: &Arc<Device>, normalizer: &Normalizer, input: &[u8]) -> Result<Option<Vec<u8>>> {
+pub fn normalize(device: &Arc<Device>, normalizer: &Normalizer, input: &[u8], any: bool) -> Result<Option<Vec<u8>>> {
     let kernels = load_kernels(device)?;
     let shape = CallShape { inputs: vec![normalizer.clone()], outputs: Vec::new() };
     let tensor = |mode| TensorInfo { name: String::new(), mode, data_type: normalizer.output_type, shape: vec![] };
@@ -55,12 +58,18 @@ pub fn normalize(device: &Arc<Device>, normalizer: &Normalizer, input: &[u8]) ->
     let activations = DeviceBuffer::new(device, 1, "nothing", "")?;
     let memory = Memory::new(device, &signature, &config, activations)?;
     let stream = Stream::new(device, 0)?;
-    let call = memory.calls(&signature, &config, &kernels)?.remove(0);
-    let slot = SlotLayout::new(&signature).slots(&memory.slots, 1).remove(0);
+    let mut call = memory.calls(&signature, &config, &kernels)?.remove(0);
+    if any {
+        let inputs = &signature.shapes[0].inputs;
+        call.input = InputParams::Any(Box::new(memory.normalize_params(0, &signature.shapes[0], 0, &config)));
+        call.input_kernel = kernels.function(input::any_kernel(inputs, false))?;
+        call.input_grid = input::any_grid(inputs, false);
+    }
+    let slot = memory.layout.slots(&memory.slots, 1).remove(0);
     // SAFETY: the region is as large as the input; nothing runs yet.
     unsafe { slot.inputs[0].start.copy_from_nonoverlapping(NonNull::from(input).cast(), input.len()) };
     // SAFETY: as in `enqueue_parts`.
-    unsafe { call.normalize_kernel.launch(&stream, call.blocks, 256, &call.normalize)? };
+    unsafe { call.input.launch(call.input_kernel, &stream, call.input_grid)? };
     stream.settle(FIRST_CALL)?;
     let state: Vec<State> = memory.state.read()?;
     let refused = state[0].status != 0;
@@ -72,7 +81,7 @@ pub type HostRun = unsafe extern "C" fn(*const c_char, *const c_void, u32, u32) 
 
 /// What a device would hold between the calls of one slot.
 pub struct Host {
-    run: HostRun,
+    host_run: HostRun,
     state: State,
     ring: Vec<u64>,
     /// How long a launch waits for its call; 0: the call is there.
@@ -86,7 +95,12 @@ impl Host {
     /// The function must be `tickrt_host_run` of `tests/common/kernels_on_host.cc`.
     #[must_use]
     pub unsafe fn new(run: HostRun, ring_bytes: usize) -> Self {
-        Self { run, state: bytemuck::Zeroable::zeroed(), ring: vec![0; ring_bytes.div_ceil(8)], patience_us: 0 }
+        Self {
+            host_run: run,
+            state: bytemuck::Zeroable::zeroed(),
+            ring: vec![0; ring_bytes.div_ceil(8)],
+            patience_us: 0,
+        }
     }
 
     /// One call's input through the normalise kernel: what the network gets, and whether the kernel refused it. `row` is
@@ -120,19 +134,56 @@ impl Host {
             },
         );
         // Two blocks and few threads, so that elements are shared out and strides are taken.
-        let kernel = params::normalize_kernel(std::slice::from_ref(normalizer), row > 0);
-        // SAFETY: the caller of `new` has promised the kernels; every address is that of memory of the size they take.
-        assert!(unsafe { (self.run)(kernel.as_ptr(), (&raw const params).cast(), 2, 32) }, "{kernel:?}");
+        let kernel = input::any_kernel(std::slice::from_ref(normalizer), row > 0);
+        self.run(kernel, &params, (2, 32));
         if row == 0 {
             // The kernel for several inputs does the same with one.
             let mut again = aligned(normalizer.output_bytes());
             params.tensors[0].destination = again.as_mut_ptr() as u64;
-            // SAFETY: as above.
-            assert!(unsafe { (self.run)(c"tickrt_normalize_all".as_ptr(), (&raw const params).cast(), 2, 32) });
+            self.run(c"tickrt_normalize_all", &params, (2, 32));
             assert_eq!(destination, again, "tickrt_normalize_all");
         }
         let network = bytemuck::cast_slice(&destination)[..normalizer.output_bytes()].to_vec();
         (network, self.state.status != 0)
+    }
+
+    /// The same through the kernel for small inputs, or `None` where there is none for this. In band the input is handed
+    /// over as call `number`, which the kernel compares with the one that the header awaits.
+    pub fn normalize_small(
+        &mut self,
+        normalizer: &Normalizer,
+        header: &SlotHeader,
+        input: &[u8],
+        in_band: Option<u64>,
+    ) -> Option<(Vec<u8>, bool)> {
+        let kernel = input::small_kernel(normalizer, in_band.is_some())?;
+        let mut words = vec![0_u32; normalizer.input_words()];
+        bytemuck::cast_slice_mut(&mut words)[..input.len()].copy_from_slice(input);
+        let units: Vec<crate::Unit> = (0..words.len().next_multiple_of(2)).map(|_| crate::Unit::default()).collect();
+        let source = match in_band {
+            Some(number) => {
+                in_band::send(&words, &units, number);
+                units.as_ptr() as u64
+            }
+            None => words.as_ptr() as u64,
+        };
+        let mut destination = vec![0_u64; normalizer.output_bytes().div_ceil(8)];
+        let elements = Element::table(normalizer);
+        let params = SmallParams {
+            header: std::ptr::from_ref(header) as u64,
+            state: &raw mut self.state as u64,
+            patience_us: self.patience_us,
+            ..SmallParams::new(normalizer, source, destination.as_mut_ptr() as u64, elements.as_ptr() as u64)
+        };
+        self.run(kernel, &params, input::small_grid(normalizer, in_band.is_some()));
+        let network = bytemuck::cast_slice(&destination)[..normalizer.output_bytes()].to_vec();
+        Some((network, self.state.status != 0))
+    }
+
+    fn run<P>(&mut self, kernel: &CStr, params: &P, (blocks, threads): (u32, u32)) {
+        let params = std::ptr::from_ref(params).cast();
+        // SAFETY: the caller of `new` has promised the kernels; every address is that of memory of the size they take.
+        assert!(unsafe { (self.host_run)(kernel.as_ptr(), params, blocks, threads) }, "{kernel:?}");
     }
 
     /// One output through the publish kernel: what is delivered, and the flag.
@@ -169,9 +220,8 @@ impl Host {
         let mut params: PublishParams = bytemuck::Zeroable::zeroed();
         (params.state, params.done, params.tensor_count) = (&raw mut self.state as u64, done, 1);
         params.tensors[0] = PublishTensor::new(network, delivered, output.as_ptr() as u64, destination);
-        let kernel = params::publish_kernel(in_band);
-        // SAFETY: as in `normalize`.
-        assert!(unsafe { (self.run)(kernel.as_ptr(), (&raw const params).cast(), 1, params.threads()) }, "{kernel:?}");
+        let kernel = params.kernel(in_band);
+        self.run(kernel, &params, (1, params.threads(in_band)));
     }
 }
 
