@@ -284,7 +284,8 @@ impl BuilderConfig {
     }
 
     /// Reads tactics' timings from this file and writes them back, with their SHA-256 beside them (`FILE.sha256`). A
-    /// stale or damaged file is reported and replaced.
+    /// stale or damaged file is reported and replaced. One without that hash, from trtexec, is taken at its word:
+    /// TensorRT 8.6 sees another GPU's and another version's, and begins anew without a word where it finds rubbish.
     #[must_use]
     pub fn timing_cache_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.timing_cache = Some(path.into());

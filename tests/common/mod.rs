@@ -219,9 +219,10 @@ impl FakeBackend {
         // SAFETY: the slots live as long as `self`, and the session keeps to the contract of `Backend`.
         unsafe {
             let input = std::slice::from_raw_parts(memory.inputs[0].start.as_ptr(), count * 4);
-            let mut normalized = vec![0.0_f32; count];
+            let mut normalized = [0.0_f32; 64];
+            let normalized = &mut normalized[..count];
             let normalizer = &self.signature.shapes[0].inputs[0];
-            let outcome = normalizer.apply(input, bytemuck::cast_slice_mut(&mut normalized));
+            let outcome = normalizer.apply(input, bytemuck::cast_slice_mut(normalized));
             let status = Status(if outcome.is_err() { Status::NON_FINITE_INPUT } else { 0 });
             let sequence = memory.header.as_ref().sequence;
             let answer = normalized.iter().sum::<f32>() + self.bias;
@@ -270,9 +271,11 @@ unsafe impl Backend for FakeBackend {
         }
         self.held.push(slot);
         if !self.strings.hold.load(Ordering::SeqCst) {
-            for slot in std::mem::take(&mut self.held) {
-                self.compute(slot);
+            // Their memory is kept: tests count allocations.
+            for place in 0..self.held.len() {
+                self.compute(self.held[place]);
             }
+            self.held.clear();
         }
         Ok(())
     }

@@ -67,6 +67,11 @@ impl Way {
         }
     }
 
+    /// Whether threads of it go on after a call.
+    pub fn spins_on(self) -> bool {
+        self == Self::OrtCpuAll
+    }
+
     /// One of the names.
     pub fn parse(text: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|way| way.name() == text).ok_or_else(|| {
