@@ -162,3 +162,61 @@ fn empty(got: &str) -> Error {
         .got(got)
         .advice("give samples from the training data: a .npy file of some hundreds of them")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calibration::CalibrationMethod;
+    use crate::test_support::{assert_refused, root};
+
+    fn batches(calibration: Calibration) -> Result<Batches> {
+        let model = Model::read(root().join("models/mlp.onnx")).unwrap();
+        Batches::new(&model, &mut { calibration }).map(|batches| batches.expect("a source"))
+    }
+
+    fn minmax() -> Calibration {
+        Calibration::new(CalibrationMethod::MinMax)
+    }
+
+    #[test]
+    fn batches_end_with_the_data_or_where_they_were_told_and_tell_how_far_they_are() {
+        let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let tells = told.clone();
+        let calibration = minmax().samples(vec![vec![1.0_f32; 256]; 3]).most_batches(2);
+        let calibration = calibration.progress(move |done, all| tells.lock().unwrap().push((done, all)));
+        let mut batches = batches(calibration).unwrap();
+        assert!(batches.next().unwrap() && batches.next().unwrap() && !batches.next().unwrap());
+        assert_eq!(*told.lock().unwrap(), [(1, None), (2, None)]);
+        assert_eq!(batches.inputs()[0].bytes(), bytemuck::cast_slice::<f32, u8>(&[1.0; 256]));
+    }
+
+    #[test]
+    fn empty_data_wrong_length_and_nan_are_refused() {
+        let none = batches(minmax().samples(Vec::<Vec<f32>>::new())).unwrap().next();
+        assert_refused(none, ErrorKind::InvalidArgument, &["at least one batch", "got none"]);
+        let zero = batches(minmax().samples(vec![vec![1.0_f32; 256]]).most_batches(0));
+        assert_refused(zero, ErrorKind::InvalidArgument, &["0 batches were asked for"]);
+        let short = batches(minmax().samples(vec![vec![1.0_f32; 255]])).unwrap().next();
+        let kind = ErrorKind::WrongLength { expected: 256, got: 255 };
+        assert_refused(short, kind, &["256 elements of f32 a batch, got 255"]);
+        let mut batches = batches(minmax().samples(vec![vec![1.0_f32; 256], vec![f32::NAN; 256]])).unwrap();
+        assert!(batches.next().unwrap());
+        let words = ["calibrate with batch 1: input `input`", "NaN or infinity at element 0"];
+        assert_refused(batches.next(), ErrorKind::NonFiniteInput, &words);
+    }
+
+    #[test]
+    fn source_that_panics_or_fails_is_an_error_with_its_words() {
+        struct Broken(bool);
+        impl CalibrationSource for Broken {
+            fn next(&mut self, _: &mut [&mut [u8]]) -> Result<bool> {
+                assert!(!self.0, "the disk is on fire");
+                Err(Error::new(ErrorKind::Io, "read day 7"))
+            }
+        }
+        let panicked = batches(minmax().source(Broken(true))).unwrap().next();
+        assert_refused(panicked, ErrorKind::InvalidArgument, &["panicked: the disk is on fire", "mend the source"]);
+        let failed = batches(minmax().source(Broken(false))).unwrap().next();
+        assert_refused(failed, ErrorKind::Io, &["read day 7"]);
+    }
+}

@@ -212,3 +212,61 @@ fn join(tensor: &TensorInfo, one: &Normalizer, batch: &Normalizer, arrays: &[Arr
     }
     Ok(Samples { bytes, batch: batch.input_bytes() })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use zip::write::SimpleFileOptions;
+
+    use super::*;
+    use crate::test_support::{assert_refused, root};
+
+    fn npz(path: &Path, arrays: &[(&str, &Array)]) {
+        let mut archive = zip::ZipWriter::new(std::fs::File::create(path).unwrap());
+        for (place, (name, array)) in arrays.iter().enumerate() {
+            // numpy.savez stores, numpy.savez_compressed deflates.
+            let method = if place % 2 == 0 { zip::CompressionMethod::Stored } else { zip::CompressionMethod::Deflated };
+            let npy = path.with_extension("npy");
+            array.write_npy(&npy).unwrap();
+            archive.start_file(format!("{name}.npy"), SimpleFileOptions::default().compression_method(method)).unwrap();
+            archive.write_all(&std::fs::read(npy).unwrap()).unwrap();
+        }
+        archive.finish().unwrap();
+    }
+
+    #[test]
+    fn arrays_of_an_npz_are_taken_by_name_or_in_the_order_of_their_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.npz");
+        let model = Model::read(root().join("models/mlp.onnx")).unwrap();
+        let array =
+            |value: f32, samples: usize| Array::new(&[samples, 256], Values::F32(vec![value; samples * 256])).unwrap();
+        let (one, two, three) = (array(1.0, 1), array(2.0, 2), array(3.0, 1));
+        npz(&path, &[("b", &two), ("input", &one), ("a", &three)]);
+        let mut samples = read_files(&model, &[], &Shapes::new(), &[(None, path.clone())]).unwrap();
+        assert_eq!(samples.batches(), Some(4));
+        let mut seen = Vec::new();
+        let mut bytes = [0_u64; 128];
+        while samples.next(&mut [bytemuck::cast_slice_mut(&mut bytes)]).unwrap() {
+            seen.push(bytemuck::cast_slice::<u64, f32>(&bytes)[0]);
+        }
+        assert_eq!(seen, [3.0, 2.0, 2.0, 1.0]);
+        npz(&path, &[]);
+        let empty = read_files(&model, &[], &Shapes::new(), &[(None, path)]);
+        assert_refused(empty, ErrorKind::InvalidArgument, &["a .npz file", "one without arrays"]);
+    }
+
+    #[test]
+    fn same_samples_have_the_same_identity_and_others_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = Model::read(root().join("models/mlp.onnx")).unwrap();
+        let identity = |value: f32| {
+            let path = folder.path().join("x.npy");
+            Array::new(&[2, 256], Values::F32(vec![value; 512])).unwrap().write_npy(&path).unwrap();
+            read_files(&model, &[], &Shapes::new(), &[(None, path)]).unwrap().identity().unwrap()
+        };
+        assert_eq!(identity(1.0), identity(1.0));
+        assert_ne!(identity(1.0), identity(2.0));
+    }
+}

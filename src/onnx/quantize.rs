@@ -275,3 +275,99 @@ fn channel_scales(weight: &TensorProto, axis: i64) -> (Vec<f32>, usize) {
     let count = ranges.iter().filter(|range| zero(range)).count();
     (ranges.iter().map(|range| if zero(range) { 1.0 } else { range / STEPS }).collect(), count)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::proto::ModelProto;
+
+    fn toy() -> Model {
+        Model::read(crate::test_support::root().join("models/toy_cnn.onnx")).unwrap()
+    }
+
+    fn changed(change: impl FnOnce(&mut ModelProto)) -> Model {
+        let toy = toy();
+        let mut proto = toy.proto().clone();
+        change(&mut proto);
+        toy.rewritten(proto).unwrap()
+    }
+
+    fn scales(value: f32) -> BTreeMap<String, f32> {
+        let toy = toy();
+        let tensors = toy.graph().node.iter().flat_map(|node| node.input.iter().cloned());
+        tensors.map(|tensor| (tensor, value)).collect()
+    }
+
+    fn weight<'a>(model: &'a Model, name: &str) -> &'a TensorProto {
+        model.graph().initializer.iter().find(|weight| weight.name() == name).unwrap()
+    }
+
+    #[test]
+    fn weights_have_a_scale_for_each_channel_and_biases_stay() {
+        let lowered = toy().quantize(&scales(0.05), &Keep::nothing()).unwrap();
+        assert_eq!(lowered.nodes.iter().filter(|node| node.precision == Precision::Int8).count(), 4);
+        // Two pairs for each of two Conv and two Gemm.
+        assert_eq!(lowered.model.operators()["QuantizeLinear"], 8);
+        let original = toy();
+        let values = weights::floats(weight(&original, "0.weight"));
+        let scales = weights::floats(weight(&lowered.model, "0.weight_scale"));
+        for (channel, scale) in values.chunks_exact(8 * 3).zip(&scales) {
+            assert_eq!(channel.iter().fold(0.0_f32, |range, value| range.max(value.abs())) / 127.0, *scale);
+        }
+        assert_eq!(weights::floats(weight(&lowered.model, "/1/Relu_output_0_scale")), [0.05]);
+        assert_eq!(weight(&lowered.model, "0.bias"), weight(&original, "0.bias"));
+        assert!(weight(&lowered.model, "0.weight_zero_point").raw_data().iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn channel_of_zeros_has_scale_1_and_is_told() {
+        let model = changed(|proto| {
+            let graph = proto.graph.as_mut().unwrap();
+            let weight = graph.initializer.iter_mut().find(|weight| weight.name() == "0.weight").unwrap();
+            let mut values = weights::floats(weight);
+            values[5 * 24..6 * 24].fill(0.0);
+            *weight = weights::of_floats("0.weight", &weight.dims.clone(), &values);
+        });
+        let lowered = model.quantize(&scales(0.05), &Keep::nothing()).unwrap();
+        let scales = weights::floats(weight(&lowered.model, "0.weight_scale"));
+        assert_eq!((scales[5], scales.iter().filter(|&&scale| scale == 1.0).count()), (1.0, 1));
+        assert!(lowered.notes[0].contains("1 of 32 channels of the weight `0.weight` are zero"), "{:?}", lowered.notes);
+    }
+
+    #[test]
+    fn input_that_was_always_zero_leaves_its_node_in_fp32_and_says_so() {
+        let mut scales = scales(0.05);
+        scales.insert("/1/Relu_output_0".to_owned(), 0.0);
+        let lowered = toy().quantize(&scales, &Keep::nothing()).unwrap();
+        let node = lowered.nodes.iter().find(|node| node.name == "/2/Conv").unwrap();
+        assert_eq!(node.precision, Precision::Fp32);
+        assert!(node.why.contains("`/1/Relu_output_0` was zero"), "{}", node.why);
+        assert!(lowered.notes.iter().any(|note| note.contains("`/2/Conv` stays in FP32")), "{:?}", lowered.notes);
+        let error = toy().quantize(&self::scales(0.0), &Keep::nothing()).unwrap_err();
+        assert!(error.to_string().contains("none that is not kept in FP32"), "{error}");
+    }
+
+    #[test]
+    fn missing_scale_old_opset_and_quantised_model_are_refused() {
+        let error = toy().quantize(&BTreeMap::new(), &Keep::nothing()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.to_string().contains("a scale for its input `input`"), "{error}");
+        let old = changed(|proto| proto.opset_import[0].version = Some(12));
+        let error = old.quantize(&scales(0.05), &Keep::nothing()).unwrap_err();
+        assert!(error.to_string().contains("expected opset 13 or newer"), "{error}");
+        let quantized = toy().quantize(&scales(0.05), &Keep::nothing()).unwrap().model;
+        let error = quantized.quantize(&scales(0.05), &Keep::nothing()).unwrap_err();
+        assert!(error.to_string().contains("quantised already"), "{error}");
+    }
+
+    #[test]
+    fn weight_beyond_fp16_stays_in_fp32_and_is_told() {
+        let model = changed(|proto| {
+            let graph = proto.graph.as_mut().unwrap();
+            let weight = graph.initializer.iter_mut().find(|weight| weight.name() == "7.bias").unwrap();
+            *weight = weights::of_floats("7.bias", &[3], &[1e6, 0.0, 0.0]);
+        });
+        let lowered = model.to_half(Precision::Fp16, &Keep::nothing()).unwrap();
+        assert!(lowered.notes[0].contains("`/7/Gemm` stays in FP32: the weight `7.bias` leaves the range of fp16"));
+    }
+}
