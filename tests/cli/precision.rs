@@ -221,3 +221,81 @@ fn bytes_of_every_kind_of_file_are_the_same_samples() {
         assert_eq!(scales(cache), scales("npy.cache"), "{calib}");
     }
 }
+
+// ---- validate --precision ----
+
+/// `tickrt validate --precision` of a model on its test windows, in ONNX Runtime on the CPU; none where there is none.
+fn validate(tool: &Tool, name: &str, more: &[&str]) -> Option<Ended> {
+    let kind = if name == "cnn_small" { "images32" } else { "windows" };
+    let [onnx, normalization] = ["onnx", "normalization.json"].map(|ending| model(&format!("{name}.{ending}")));
+    let (input, labels) = (model(&format!("data/nasdaq_{kind}.npy")), model("data/nasdaq_labels.npy"));
+    let calib = model(&format!("data/sp500_calibration_{kind}.npy"));
+    let all = ["validate", "--onnx", &onnx, "--normalization", &normalization, "--input", &input, "--labels", &labels];
+    let ended = tool.run(&[&all[..], &["--calib", &calib, "--chain=ort-cpu"], more].concat());
+    (!left_out(&ended)).then_some(ended)
+}
+
+#[test]
+fn table_of_precisions_has_a_row_each_and_says_why_there_is_no_latency() {
+    let tool = Tool::new();
+    let flags =
+        ["--precision=fp16,int8,int8+fp16,tf32", "--calib-method=minmax,mse", "--max-drop=1%", "--jsonl=x.jsonl"];
+    let Some(ended) = validate(&tool, "toy_cnn", &flags) else { return };
+    ended.must(
+        0,
+        &["98.36 %", "cast", "qdq", "minmax", "mse", "Latency and device memory are a GPU's", "tf32 exists on a GPU"],
+    );
+    assert!(ended.stderr.contains("fp32 is added"), "{}", ended.stderr);
+    let text = std::fs::read_to_string(tool.path("x.jsonl")).unwrap();
+    let rows: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<_> = rows.iter().map(|row| [&row["precision"], &row["method"], &row["by"]]).collect();
+    assert_eq!(told[0], ["fp32", "", ""]);
+    assert_eq!(told[1], ["fp16", "", "cast"]);
+    assert_eq!(told[3], ["int8", "mse", "qdq"]);
+    assert_eq!(rows.len(), 6);
+    for row in &rows {
+        assert_eq!(
+            (&row["samples"], &row["p50_us"], &row["backend"]),
+            (&1709.into(), &serde_json::Value::Null, &"ort-cpu".into())
+        );
+        assert!(row["top1"].as_f64().unwrap() > 0.97 && row["agreement"].as_f64().unwrap() > 0.98, "{row}");
+    }
+}
+
+#[test]
+fn drop_beyond_the_gate_ends_with_1_and_search_finds_flags_that_pass() {
+    let tool = Tool::new();
+    let flags = ["--precision=int8", "--calib-method=mse", "--max-drop=0%"];
+    let Some(ended) = validate(&tool, "toy_cnn", &flags) else { return };
+    ended.must(1, &["expected each to lose at most 0.00 %", "int8 by mse loses 0.", "--search"]);
+    let found = validate(&tool, "toy_cnn", &[&flags[..], &["--search"]].concat()).unwrap();
+    found.must(0, &["each node alone", "passes with:", "--calib-method=mse", "--keep-fp32 /"]);
+    let kept = found.stdout.split("--keep-fp32 ").nth(1).unwrap().trim().to_owned();
+    let again = [&flags[..], &["--keep-fp32"], &kept.split(' ').collect::<Vec<_>>()].concat();
+    validate(&tool, "toy_cnn", &again).unwrap().must(0, &[]);
+}
+
+#[test]
+fn flags_of_the_comparison_that_cannot_be_are_wrong_use() {
+    let tool = Tool::new();
+    if validate(&tool, "toy_cnn", &["--precision=fp32"]).is_none() {
+        return;
+    }
+    for (flags, says) in [
+        (&["--precision=fp17"][..], "none of fp32, tf32, fp16, bf16, int8, int8+fp16"),
+        (&["--precision=fp16", "--max-drop=200%"], "is no share"),
+        (&["--precision=fp16", "--search"], "--max-drop"),
+        (&["--max-drop=1%"], "--precision"),
+        (&["--precision=fp16", "--keep-fp32", "nowhere"], "got `nowhere`"),
+        (&["--precision=fp16", "--engine=x.engine"], "--precision fp16=FILE"),
+    ] {
+        validate(&tool, "toy_cnn", flags).unwrap().must(2, &[says]);
+    }
+    let onnx = model("toy_cnn.onnx");
+    let bare = ["validate", "--onnx", &onnx, "--precision=int8", "--chain=ort-cpu"];
+    tool.run(&bare).must(2, &["expected calibration data, got none"]);
+    let short = tool.array("short.npy", &[5], Values::I32(vec![0; 5]));
+    let labels =
+        ["validate", "--onnx", &onnx, "--precision=fp16", "--chain=ort-cpu", "--samples=9", "--labels", &short];
+    tool.run(&labels).must(2, &["expected 9 integers, one a sample, got 5 of i32"]);
+}
