@@ -192,6 +192,7 @@ impl Builder {
     /// # Errors
     /// As [`Self::build_model`], other than those about the model. The timing cache is written but not read.
     pub fn build_smoke_network(&mut self, config: &BuilderConfig) -> Result<BuiltPlan> {
+        self.observer.abort_with(&CancelToken::new());
         let flavour = self.library.flavour();
         config.refuse_what_cannot_be(flavour, self.library.version())?;
         let options = config.to_bridge(flavour);

@@ -116,7 +116,8 @@ inline api::Failure set_calibration_shapes(nvinfer1::IBuilder& builder, nvinfer1
     return failure(api::FailureKind::Shape, "set the shapes of a calibration batch", "TensorRT refused them");
 }
 
-// Whether a layer is one that the parser made from a node: it has the node's name, or that with a number behind it.
+// Whether a layer is one that the parser made from a node: it has the node's name, or that with a number behind it, which
+// the parser adds for a second layer. (A node that is named so itself stays in FP32, too: too much rather than too little.)
 inline bool is_of_node(const std::string& layer, const std::string& node) noexcept {
     if (layer.compare(0, node.size(), node) != 0) {
         return false;

@@ -54,7 +54,11 @@ impl Labelled {
     pub fn run(&self, model: &Model) -> Vec<f32> {
         let config =
             SessionConfig { normalizations: Some(vec![self.normalization.clone()]), ..SessionConfig::default() };
-        let mut session = Session::start(Box::new(OrtBackend::cpu(model, &config).unwrap()), &config).unwrap();
+        self.run_on(&mut Session::start(Box::new(OrtBackend::cpu(model, &config).unwrap()), &config).unwrap())
+    }
+
+    /// As [`run`](Self::run), with a session that is there.
+    pub fn run_on(&self, session: &mut Session) -> Vec<f32> {
         let mut scores = Vec::new();
         for window in self.bytes.chunks_exact(self.bytes.len() / self.labels.len()) {
             let mut answer = [0.0_f32; 3];

@@ -8,7 +8,7 @@ mod table;
 
 use serde_json::json;
 use tickrt::backend::Signature;
-use tickrt::data::Feed;
+use tickrt::data::{Array, Feed};
 use tickrt::stats::Comparison;
 use tickrt::{BackendKind, Predictor};
 
@@ -133,9 +133,31 @@ fn feed(args: &Args, signature: &Signature) -> Outcome<Feed> {
     if args.input.is_empty() {
         return Ok(Feed::random(signature, args.samples.unwrap_or(SAMPLES), args.seed)?);
     }
-    let mut feed = answers::read_inputs(&args.input, signature)?;
+    let mut arrays = answers::read_arrays(&args.input, signature)?;
+    if !args.precision.precision.is_empty() {
+        whole_batches(&mut arrays, signature)?;
+    }
+    let mut feed = Feed::new(signature, arrays)?;
     feed.truncate(args.samples.unwrap_or(usize::MAX));
     Ok(feed)
+}
+
+/// Leaves out the samples that do not fill a batch.
+fn whole_batches(arrays: &mut [(Option<String>, Array)], signature: &Signature) -> Outcome {
+    for (name, array) in arrays {
+        let place = signature.inputs.iter().position(|input| name.as_ref().is_none_or(|name| *name == input.name));
+        let count = signature.shapes[0].inputs[place.unwrap_or(0)].count();
+        let (has, samples) = (array.values.len(), array.shape.first().copied().unwrap_or(1));
+        let whole = has / count * count;
+        if whole == 0 || whole == has || array.shape.len() < 2 || !whole.is_multiple_of(has / samples) {
+            continue;
+        }
+        let kept = whole / (has / samples);
+        exit::note(format!("{} of {samples} samples do not fill a batch and are left out", samples - kept));
+        let shape = [&[kept], &array.shape[1..]].concat();
+        *array = Array::new(&shape, array.values.slice(0..whole))?;
+    }
+    Ok(())
 }
 
 /// One comparison an output.

@@ -103,6 +103,7 @@ pub struct Bench<'a> {
     pub chain: &'a ChainArgs,
     calibration: &'a CalibrationArgs,
     strict: bool,
+    timing_cache: Option<&'a PathBuf>,
     calls: usize,
     config: SessionConfig,
     feed: Option<Feed>,
@@ -136,6 +137,7 @@ impl<'a> Bench<'a> {
             chain,
             calibration: &args.calibration,
             strict: args.strict_types,
+            timing_cache: args.timing_cache.as_ref(),
             calls: args.calls,
             config,
             feed: None,
@@ -252,6 +254,9 @@ impl<'a> Bench<'a> {
         }
         if library.flavour() == Flavour::Rtx {
             config = config.compute_capabilities(ComputeCapabilities::Current);
+        }
+        if let Some(file) = self.timing_cache {
+            config = config.timing_cache_file(file);
         }
         if self.strict && !keep.is_empty() {
             config = config.precision_constraints(PrecisionConstraints::Obey);

@@ -51,6 +51,9 @@ pub struct PrecisionArgs {
     /// Calls that are timed for each engine
     #[arg(long, value_name = "N", default_value_t = 2000, requires = "precision")]
     pub calls: usize,
+    /// Tactics' timings, read and written back: the engines share most of them
+    #[arg(long = "timingCacheFile", alias = "timing-cache-file", value_name = "FILE", requires = "precision")]
+    pub timing_cache: Option<PathBuf>,
     /// Which TensorRT: trt8, trt10, trt11, rtx, or a library or folder; the first that is installed without
     #[arg(long, value_name = "WHICH", requires = "precision", value_parser = Typed::parser(args::preference))]
     pub tensorrt: Option<Typed<Preference>>,
