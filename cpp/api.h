@@ -80,6 +80,8 @@ struct ShapeRange {
 using Profile = std::vector<ShapeRange>;
 
 enum class PrecisionConstraints { None, Prefer, Obey };
+// TensorRT 8 and 10: how activations' ranges are found; None: the model's Q/DQ nodes say.
+enum class CalibrationAlgorithm { None, Entropy, MinMax, Percentile };
 enum class HardwareCompatibility { None, AmperePlus, SameComputeCapability };
 enum class ProfilingVerbosity { LayerNamesOnly, None, Detailed };
 
@@ -91,6 +93,10 @@ struct BuildOptions {
     int32_t optimization_level = -1, max_aux_streams = -1, avg_timing_iterations = -1;
     bool fp16 = false, bf16 = false, int8 = false, tf32 = true, strongly_typed = false;
     PrecisionConstraints precision_constraints = PrecisionConstraints::None;
+    std::vector<std::string> keep_fp32;  // nodes whose layers compute in FP32; without strong typing alone
+    CalibrationAlgorithm calibration = CalibrationAlgorithm::None;
+    double calibration_quantile = 1.0;  // of Percentile, 0 to 1
+    Profile calibration_shapes;         // a batch's, where the network is dynamic
     bool version_compatible = false;
     HardwareCompatibility hardware_compatibility = HardwareCompatibility::None;
     ProfilingVerbosity profiling_verbosity = ProfilingVerbosity::LayerNamesOnly;
@@ -130,6 +136,19 @@ class Observer {
   public:
     virtual ~Observer() = default;
     virtual bool progress(const char* phase, const char* parent, int32_t step, int32_t steps) const noexcept = 0;
+};
+
+// Gives a calibration its batches. On one thread; what goes wrong in it ends the batches.
+class Calibrator {
+  public:
+    virtual ~Calibrator() = default;
+    // Whether there is another batch; it is in device memory then.
+    virtual bool next() const noexcept = 0;
+    // Where the batch of an input lies; 0 if there is no such input.
+    virtual std::size_t address(const char* tensor) const noexcept = 0;
+    // An earlier calibration's result, or nothing.
+    virtual std::vector<uint8_t> cache() const = 0;
+    virtual void keep_cache(Bytes bytes) const noexcept = 0;
 };
 
 // A model, or none for the smoke network.
@@ -187,7 +206,7 @@ class Library {
   public:
     virtual ~Library() = default;
     virtual BuildReply build(const Model* model, const BuildOptions& options, Bytes timing_cache,
-                             const Observer& observer) const = 0;
+                             const Observer& observer, const Calibrator& calibrator) const = 0;
     virtual EngineReply deserialize(Bytes plan, bool allow_host_code) const = 0;
 };
 

@@ -74,6 +74,7 @@ TICKRT_SAME_END(FailureKind, Execution);
 TICKRT_SAME_END(ElementType, Other);
 TICKRT_SAME_END(MemoryPool, TacticSharedMemory);
 TICKRT_SAME_END(PrecisionConstraints, Obey);
+TICKRT_SAME_END(CalibrationAlgorithm, Percentile);
 TICKRT_SAME_END(HardwareCompatibility, SameComputeCapability);
 TICKRT_SAME_END(ProfilingVerbosity, Detailed);
 TICKRT_SAME_END(TimingCacheState, Stale);
@@ -167,6 +168,12 @@ api::BuildOptions from_rust(const BuildOptions& from) {
     to.tf32 = from.tf32;
     to.strongly_typed = from.strongly_typed;
     to.precision_constraints = same<api::PrecisionConstraints>(from.precision_constraints);
+    for (const rust::String& node : from.keep_fp32) {
+        to.keep_fp32.push_back(text(node));
+    }
+    to.calibration = same<api::CalibrationAlgorithm>(from.calibration);
+    to.calibration_quantile = from.calibration_quantile;
+    to.calibration_shapes = from_rust(from.calibration_shapes);
     to.version_compatible = from.version_compatible;
     to.hardware_compatibility = same<api::HardwareCompatibility>(from.hardware_compatibility);
     to.profiling_verbosity = same<api::ProfilingVerbosity>(from.profiling_verbosity);
@@ -190,6 +197,29 @@ class RustObserver final : public api::Observer {
 
   private:
     const ffi::Observer& observer_;
+};
+
+class RustCalibrator final : public api::Calibrator {
+  public:
+    explicit RustCalibrator(const ffi::Calibrator& calibrator) noexcept : calibrator_(calibrator) {}
+
+    bool next() const noexcept override { return calibrator_.next_batch(); }
+
+    std::size_t address(const char* tensor) const noexcept override {
+        return calibrator_.address(rust::String::lossy(tensor != nullptr ? tensor : ""));
+    }
+
+    std::vector<uint8_t> cache() const override {
+        const rust::Vec<uint8_t> bytes = calibrator_.cache();
+        return {bytes.begin(), bytes.end()};
+    }
+
+    void keep_cache(api::Bytes bytes) const noexcept override {
+        calibrator_.keep_cache(rust::Slice<const uint8_t>(bytes.data, bytes.size));
+    }
+
+  private:
+    const ffi::Calibrator& calibrator_;
 };
 
 void to_rust_log(api::Severity severity, const char* line) noexcept {
@@ -226,8 +256,9 @@ auto guarded(const char* operation, Call call) noexcept -> decltype(call()) {
 }
 
 BuildReply build(const std::shared_ptr<Library>& library, const api::Model* model, const BuildOptions& options,
-                 api::Bytes timing_cache, const Observer& observer) {
-    return to_rust(library->build(model, from_rust(options), timing_cache, RustObserver(observer)));
+                 api::Bytes timing_cache, const Observer& observer, const Calibrator& calibrator) {
+    return to_rust(library->build(model, from_rust(options), timing_cache, RustObserver(observer),
+                                  RustCalibrator(calibrator)));
 }
 
 }  // namespace
@@ -252,16 +283,17 @@ OpenReply open_library(rust::Str name) noexcept {
 
 BuildReply build_onnx(const std::shared_ptr<Library>& library, rust::Slice<const uint8_t> onnx, rust::Str path,
                       const BuildOptions& options, rust::Slice<const uint8_t> timing_cache,
-                      const Observer& observer) noexcept {
+                      const Observer& observer, const Calibrator& calibrator) noexcept {
     return guarded("build a plan", [&] {
         const api::Model model{bytes(onnx), text(path)};
-        return build(library, &model, options, bytes(timing_cache), observer);
+        return build(library, &model, options, bytes(timing_cache), observer, calibrator);
     });
 }
 
-BuildReply build_smoke(const std::shared_ptr<Library>& library, const BuildOptions& options,
-                       const Observer& observer) noexcept {
-    return guarded("build the smoke network", [&] { return build(library, nullptr, options, {}, observer); });
+BuildReply build_smoke(const std::shared_ptr<Library>& library, const BuildOptions& options, const Observer& observer,
+                       const Calibrator& calibrator) noexcept {
+    return guarded("build the smoke network",
+                   [&] { return build(library, nullptr, options, {}, observer, calibrator); });
 }
 
 EngineReply deserialize(const std::shared_ptr<Library>& library, rust::Slice<const uint8_t> plan,

@@ -15,6 +15,7 @@ using api::Library;
 // Shared structs and the observer, defined by the header that cxx generates.
 struct BuildOptions;
 struct BuildReply;
+struct Calibrator;
 struct CompiledFlavour;
 struct ContextReply;
 struct EngineFacts;
@@ -30,9 +31,9 @@ OpenReply open_library(rust::Str name) noexcept;
 
 BuildReply build_onnx(const std::shared_ptr<Library>& library, rust::Slice<const uint8_t> onnx, rust::Str path,
                       const BuildOptions& options, rust::Slice<const uint8_t> timing_cache,
-                      const Observer& observer) noexcept;
-BuildReply build_smoke(const std::shared_ptr<Library>& library, const BuildOptions& options,
-                       const Observer& observer) noexcept;
+                      const Observer& observer, const Calibrator& calibrator) noexcept;
+BuildReply build_smoke(const std::shared_ptr<Library>& library, const BuildOptions& options, const Observer& observer,
+                       const Calibrator& calibrator) noexcept;
 
 EngineReply deserialize(const std::shared_ptr<Library>& library, rust::Slice<const uint8_t> plan,
                         bool allow_host_code) noexcept;

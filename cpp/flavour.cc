@@ -16,8 +16,8 @@ class Library final : public api::Library {
     explicit Library(std::shared_ptr<const loader::Native> native) : native_(std::move(native)) {}
 
     api::BuildReply build(const api::Model* model, const api::BuildOptions& options, api::Bytes timing_cache,
-                          const api::Observer& observer) const override {
-        return Build(*native_, options, observer).run(model, timing_cache);
+                          const api::Observer& observer, const api::Calibrator& calibrator) const override {
+        return Build(*native_, options, observer, calibrator).run(model, timing_cache);
     }
 
     api::EngineReply deserialize(api::Bytes plan, bool allow_host_code) const override {

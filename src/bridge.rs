@@ -5,6 +5,7 @@
 //! never as an exception; the conversions to this crate's types are in `native.rs`.
 
 use crate::builder::Observer;
+use crate::calibration::Calibrator;
 use crate::library::native_log_line;
 
 #[cxx::bridge(namespace = "tickrt::ffi")]
@@ -144,6 +145,16 @@ pub(crate) mod ffi {
         Obey,
     }
 
+    /// TensorRT 8 and 10: how activations' ranges are found.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum CalibrationAlgorithm {
+        /// By the model's Q/DQ nodes, if at all.
+        None,
+        Entropy,
+        MinMax,
+        Percentile,
+    }
+
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     enum HardwareCompatibility {
         None,
@@ -174,6 +185,13 @@ pub(crate) mod ffi {
         tf32: bool,
         strongly_typed: bool,
         precision_constraints: PrecisionConstraints,
+        /// Nodes whose layers compute in FP32; without strong typing alone.
+        keep_fp32: Vec<String>,
+        calibration: CalibrationAlgorithm,
+        /// Of `Percentile`, 0 to 1.
+        calibration_quantile: f64,
+        /// A calibration batch's shapes, where the network is dynamic.
+        calibration_shapes: Profile,
         version_compatible: bool,
         hardware_compatibility: HardwareCompatibility,
         profiling_verbosity: ProfilingVerbosity,
@@ -247,6 +265,16 @@ pub(crate) mod ffi {
         /// Called from TensorRT's builder threads; `false` ends the build. Never unwinds.
         fn progress(self: &Observer, phase: &str, parent: &str, step: i32, steps: i32) -> bool;
 
+        type Calibrator;
+
+        /// Puts the next batch into device memory; `false`: there is none. This and the next three never unwind.
+        fn next_batch(self: &Calibrator) -> bool;
+        /// Where the batch of an input lies; 0 if there is no such input.
+        fn address(self: &Calibrator, tensor: &str) -> usize;
+        /// An earlier calibration's result, or nothing.
+        fn cache(self: &Calibrator) -> Vec<u8>;
+        fn keep_cache(self: &Calibrator, bytes: &[u8]);
+
         /// One line of TensorRT's for whoever listens. Never unwinds.
         fn native_log_line(severity: Severity, line: &str);
 
@@ -279,9 +307,15 @@ pub(crate) mod ffi {
             options: &BuildOptions,
             timing_cache: &[u8],
             observer: &Observer,
+            calibrator: &Calibrator,
         ) -> BuildReply;
 
-        fn build_smoke(library: &SharedPtr<Library>, options: &BuildOptions, observer: &Observer) -> BuildReply;
+        fn build_smoke(
+            library: &SharedPtr<Library>,
+            options: &BuildOptions,
+            observer: &Observer,
+            calibrator: &Calibrator,
+        ) -> BuildReply;
 
         fn deserialize(library: &SharedPtr<Library>, plan: &[u8], allow_host_code: bool) -> EngineReply;
 

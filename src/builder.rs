@@ -12,6 +12,7 @@
 
 mod config;
 mod limits;
+mod precision;
 mod profile;
 mod progress;
 mod request;
@@ -23,19 +24,20 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use self::config::{
-    BuilderConfig, ComputeCapabilities, HardwareCompatibility, MemoryPool, Precision, PrecisionConstraints,
+    BuilderConfig, ComputeCapabilities, HardwareCompatibility, Int8Mode, MemoryPool, Precision, PrecisionConstraints,
     ProfilingVerbosity,
 };
 pub(crate) use self::profile::profile_for;
 pub use self::profile::{OptimizationProfile, ProfileShape};
-pub(crate) use self::progress::Observer;
 pub use self::progress::{CancelToken, Progress};
+pub(crate) use self::progress::{Observer, message as panic_message};
 use crate::bridge::ffi;
+use crate::calibration::Calibration;
 use crate::error::Result;
 use crate::library::{Flavour, Library, Version};
 use crate::native;
-use crate::onnx::Model;
 use crate::onnx::proto::NodeProto;
+use crate::onnx::{Model, NodePrecision};
 use crate::tensor::TensorInfo;
 
 /// Whose turn it is to build. Two builds at once time each other's kernels, and TensorRT-RTX 1.7 mixes up their compute
@@ -72,8 +74,13 @@ pub struct BuiltPlan {
     pub hardware_compatibility: HardwareCompatibility,
     /// TensorRT-RTX: the compute capabilities that it was built for (75 is 7.5); empty for the GPU at hand.
     pub compute_capabilities: Vec<u32>,
-    /// The network's layers as the parser made them: a JSON array of objects with `index`, `name`, `type`.
+    /// The network's layers as the parser made them: a JSON array of objects with `index`, `name`, `type` and `precision`,
+    /// the type of what comes out.
     pub layers_json: String,
+    /// What became of each node, where the model was lowered to the precision that was asked for.
+    pub nodes: Option<Vec<NodePrecision>>,
+    /// The model that TensorRT was given, where it was lowered.
+    pub lowered: Option<Model>,
     /// The timing cache after the build, if the flavour has one.
     pub timing_cache: Option<Vec<u8>>,
     /// SHA-256 of the ONNX bytes, in hexadecimal; none for the smoke network.
@@ -93,13 +100,14 @@ pub struct BuiltPlan {
 pub struct Builder {
     library: Library,
     observer: Observer,
+    calibration: Option<Calibration>,
 }
 
 impl Builder {
     /// A builder that uses `library`.
     #[must_use]
     pub fn new(library: &Library) -> Self {
-        Self { library: library.clone(), observer: Observer::default() }
+        Self { library: library.clone(), observer: Observer::default(), calibration: None }
     }
 
     /// Calls `callback` as the build moves on; [`ControlFlow::Break`] ends it with [`Cancelled`](crate::ErrorKind::Cancelled).
@@ -117,6 +125,13 @@ impl Builder {
     #[must_use]
     pub fn cancel_token(mut self, token: &CancelToken) -> Self {
         self.observer.watch(token.clone());
+        self
+    }
+
+    /// Calibrates for INT8 in the next build, which uses it up.
+    #[must_use]
+    pub fn calibration(mut self, calibration: Calibration) -> Self {
+        self.calibration = Some(calibration);
         self
     }
 
@@ -144,13 +159,30 @@ impl Builder {
     /// [`Shape`](crate::ErrorKind::Shape) for profiles, [`NoGpu`](crate::ErrorKind::NoGpu), [`OutOfMemory`](crate::ErrorKind::OutOfMemory),
     /// [`Cancelled`](crate::ErrorKind::Cancelled), [`Io`](crate::ErrorKind::Io) for the timing cache, [`Build`](crate::ErrorKind::Build) for the rest.
     pub fn build_model(&mut self, model: &Model, config: &BuilderConfig) -> Result<BuiltPlan> {
-        let path = model.path().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
-        let shown = if path.is_empty() { "an ONNX model" } else { &path };
-        let nodes = model.proto().graph.as_ref().map_or(&[][..], |graph| &graph.node);
-        let mut plan = self.run(nodes, config, shown, |library, options, cache, observer| {
-            library.build_onnx(model.bytes(), &path, options, cache, observer)
-        })?;
-        plan.onnx_sha256 = Some(model.sha256().iter().map(|byte| format!("{byte:02x}")).collect());
+        let shown = model.path().map_or_else(|| "an ONNX model".to_owned(), |path| path.display().to_string());
+        let (flavour, version) = (self.library.flavour(), self.library.version());
+        config.refuse_what_cannot_be(flavour, version)?;
+        let calibration = self.calibration.take();
+        let prepared = precision::prepare(model, config, calibration, flavour, version)
+            .map_err(|error| error.within(&format!("build {shown}")))?;
+        let given: &Model = &prepared.model;
+        let path = given.path().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
+        self.observer.abort_with(prepared.calibrator.abort_token());
+        let mut options = config.to_bridge(flavour);
+        prepared.put_into(&mut options);
+        let calibrator = &prepared.calibrator;
+        let built = self.run(&given.graph().node, config, &options, &shown, |library, cache, observer| {
+            library.build_onnx(given.bytes(), &path, &options, cache, observer, calibrator)
+        });
+        if let Some(error) = calibrator.take_failure() {
+            return Err(error.within(&format!("build {shown}")));
+        }
+        let mut plan = built?;
+        prepared.keep_calibration()?;
+        plan.notes.splice(0..0, prepared.notes);
+        plan.onnx_sha256 = Some(model.origin_sha256().iter().map(|byte| format!("{byte:02x}")).collect());
+        plan.lowered = prepared.nodes.as_ref().map(|_| prepared.model.into_owned());
+        plan.nodes = prepared.nodes;
         Ok(plan)
     }
 
@@ -160,21 +192,25 @@ impl Builder {
     /// # Errors
     /// As [`Self::build_model`], other than those about the model. The timing cache is written but not read.
     pub fn build_smoke_network(&mut self, config: &BuilderConfig) -> Result<BuiltPlan> {
-        self.run(&[], config, "the smoke network", |library, options, _, observer| {
-            library.build_smoke(options, observer)
+        self.observer.abort_with(&CancelToken::new());
+        let flavour = self.library.flavour();
+        config.refuse_what_cannot_be(flavour, self.library.version())?;
+        let options = config.to_bridge(flavour);
+        self.run(&[], config, &options, "the smoke network", |library, _, observer| {
+            library.build_smoke(&options, observer)
         })
     }
 
-    /// Refuses, reads the timing cache, builds, and turns the reply into a plan or an error.
+    /// Reads the timing cache, builds, and turns the reply into a plan or an error.
     fn run(
         &mut self,
         nodes: &[NodeProto],
         config: &BuilderConfig,
+        options: &ffi::BuildOptions,
         shown: &str,
-        build: impl FnOnce(&native::NativeLibrary, &ffi::BuildOptions, &[u8], &Observer) -> ffi::BuildReply,
+        build: impl FnOnce(&native::NativeLibrary, &[u8], &Observer) -> ffi::BuildReply,
     ) -> Result<BuiltPlan> {
         let (flavour, version) = (self.library.flavour(), self.library.version());
-        config.refuse_what_cannot_be(flavour, version, is_quantized(nodes))?;
         let mut notes = config.notes(flavour);
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let cache_file = config.timing_cache_path().filter(|_| flavour != Flavour::Rtx);
@@ -187,8 +223,7 @@ impl Builder {
 
         self.observer.begin(shown)?;
         let started = Instant::now();
-        let options = config.to_bridge(flavour);
-        let reply = build(self.library.native(), &options, &cache, &self.observer);
+        let reply = build(self.library.native(), &cache, &self.observer);
         let build_time = started.elapsed();
         self.observer.finish(shown)?;
         let mut reply = explain(reply, nodes, shown)?;
@@ -211,7 +246,9 @@ impl Builder {
             profiles: config.profiles().to_vec(),
             version_compatible: options.version_compatible,
             hardware_compatibility: options.hardware_compatibility.into(),
-            compute_capabilities: options.compute_capabilities,
+            compute_capabilities: options.compute_capabilities.clone(),
+            nodes: None,
+            lowered: None,
             layers_json: reply.layers_json,
             timing_cache: Some(reply.timing_cache).filter(|cache| !cache.is_empty()),
             onnx_sha256: None,
@@ -224,11 +261,6 @@ impl Builder {
 
 fn tensors(tensors: Vec<ffi::Tensor>) -> Result<Vec<TensorInfo>> {
     tensors.into_iter().map(|tensor| Ok(native::EngineTensor::try_from(tensor)?.info)).collect()
-}
-
-/// Whether a model was quantised: Q/DQ nodes are what INT8 is made from without a calibrator.
-fn is_quantized(nodes: &[NodeProto]) -> bool {
-    nodes.iter().any(|node| matches!(node.op_type(), "QuantizeLinear" | "DequantizeLinear"))
 }
 
 /// Lets a good reply pass; makes the parser's errors part of the error's text.

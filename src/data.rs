@@ -10,6 +10,7 @@ mod values;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use self::feed::check;
 pub use self::feed::{Feed, WriteInput};
 pub use self::random::Random;
 pub use self::values::Values;
@@ -50,9 +51,13 @@ impl Array {
     pub fn read_npy(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let operation = || format!("read the array {}", path.display());
-        let bytes = files::read(path, operation)?;
-        let (shape, values) = npy::decode(&bytes).map_err(|fault| {
-            Error::new(ErrorKind::InvalidArgument, operation())
+        Self::from_npy(&files::read(path, operation)?, path)
+    }
+
+    /// The content of a `.npy` file; `path` is for the text of errors.
+    pub(crate) fn from_npy(bytes: &[u8], path: &Path) -> Result<Self> {
+        let (shape, values) = npy::decode(bytes).map_err(|fault| {
+            Error::new(ErrorKind::InvalidArgument, format!("read the array {}", path.display()))
                 .expected(fault.expected)
                 .got(fault.got)
                 .advice(fault.advice)

@@ -382,6 +382,19 @@ impl DeviceBuffer {
         Ok(buffer)
     }
 
+    /// Copies `data` to its beginning.
+    ///
+    /// # Panics
+    /// If there is no room for it.
+    pub(crate) fn fill(&self, data: &[u8]) -> Result<()> {
+        assert!(data.len() <= self.bytes, "{} bytes into a buffer of {}", data.len(), self.bytes);
+        self.device.bind()?;
+        // SAFETY: the buffer has room, as was just seen; the call returns when `data` has been read.
+        unsafe { result::memcpy_htod_sync(self.address, data) }
+            .and_then(|()| null_stream_settled())
+            .map_err(|error| cuda_error(error, "copy to the GPU"))
+    }
+
     pub(crate) fn address(&self) -> u64 {
         self.address
     }

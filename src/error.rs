@@ -190,6 +190,14 @@ impl Error {
         self
     }
 
+    /// What the failed operation was a part of.
+    #[must_use]
+    pub(crate) fn within(mut self, outer: &str) -> Self {
+        let story = self.story_mut();
+        story.operation = format!("{outer}: {}", story.operation);
+        self
+    }
+
     /// The native library's own lines for the failed call.
     #[must_use]
     pub fn log(mut self, lines: Vec<String>) -> Self {

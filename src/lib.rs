@@ -27,6 +27,7 @@ mod autotune;
 pub mod backend;
 mod bridge;
 mod builder;
+mod calibration;
 mod completion;
 mod config;
 #[cfg(feature = "tool")]
@@ -53,6 +54,9 @@ mod window;
 pub use autotune::{Candidate, autotune};
 pub use backend::{Backend, BackendKind};
 pub use builder::*;
+pub use calibration::{Calibration, CalibrationMethod, CalibrationSource, CalibrationTable, Ranges, observe};
+#[cfg(feature = "tool")]
+pub use calibration::{FileSamples, read_files};
 pub use completion::{Completion, Done, Status, Unit};
 pub use config::{GapPolicy, SessionConfig, WaitStrategy, WindowConfig};
 pub use device::{Device, MemoryInfo};

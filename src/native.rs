@@ -7,6 +7,7 @@ use cxx::{SharedPtr, UniquePtr};
 
 use crate::bridge::ffi;
 use crate::builder::{HardwareCompatibility, Observer, OptimizationProfile, ProfileShape};
+use crate::calibration::Calibrator;
 use crate::error::{Error, ErrorKind, Result};
 use crate::library::{Flavour, LogLevel, Version};
 use crate::tensor::{DataType, IoMode, TensorInfo};
@@ -51,12 +52,13 @@ impl NativeLibrary {
         options: &ffi::BuildOptions,
         timing_cache: &[u8],
         observer: &Observer,
+        calibrator: &Calibrator,
     ) -> ffi::BuildReply {
-        ffi::build_onnx(&self.library, onnx, path, options, timing_cache, observer)
+        ffi::build_onnx(&self.library, onnx, path, options, timing_cache, observer, calibrator)
     }
 
     pub fn build_smoke(&self, options: &ffi::BuildOptions, observer: &Observer) -> ffi::BuildReply {
-        ffi::build_smoke(&self.library, options, observer)
+        ffi::build_smoke(&self.library, options, observer, &Calibrator::none())
     }
 
     /// Only for bytes that were checked before: TensorRT has crashed on damaged plans. `allow_host_code` is for

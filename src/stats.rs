@@ -143,11 +143,21 @@ impl Record {
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io).
     pub fn append(records: &[Self], path: &Path) -> Result<()> {
-        let lines =
-            records.iter().map(|record| serde_json::to_string(record).expect("finite numbers and strings") + "\n");
-        let lines: String = lines.collect();
-        files::append(path, lines.as_bytes())
+        append_lines(records, path)
     }
+}
+
+/// Adds each record as a line of JSON to the file at `path`.
+///
+/// # Errors
+/// [`ErrorKind::Io`](crate::ErrorKind::Io).
+///
+/// # Panics
+/// If a record cannot be JSON: a map whose keys are no strings.
+pub fn append_lines<T: Serialize>(records: &[T], path: &Path) -> Result<()> {
+    let lines = records.iter().map(|record| serde_json::to_string(record).expect("finite numbers and strings") + "\n");
+    let lines: String = lines.collect();
+    files::append(path, lines.as_bytes())
 }
 
 /// How far answers are from those expected. Add answers with [`add`](Self::add).

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use common::root;
 use tickrt::{
     Builder, BuilderConfig, CancelToken, ComputeCapabilities, ErrorKind, Flavour, HardwareCompatibility, IoMode,
-    Library, OptimizationProfile, Precision, PrecisionConstraints, Preference,
+    Library, OptimizationProfile, Precision, Preference,
 };
 
 fn rtx() -> Option<Library> {
@@ -272,10 +272,6 @@ fn options_that_rtx_lacks_are_refused_with_what_to_do_instead() {
     let library = rtx_or_skip!();
     let build = |config| Builder::new(&library).build_bytes(&relu(&[1, 4]), &config).unwrap_err();
     for (config, advice) in [
-        (quick().fp16(true), "cast the model to fp16"),
-        (quick().bf16(true), "cast the model to bf16"),
-        (quick().int8(true), "Q/DQ"),
-        (quick().precision_constraints(PrecisionConstraints::Obey), "keeps the model's types"),
         (quick().version_compatible(true), "build again after an update"),
         (quick().hardware_compatibility(HardwareCompatibility::AmperePlus), "compute capabilities"),
         (quick().compute_capabilities(ComputeCapabilities::List(vec![90])), "H100"),

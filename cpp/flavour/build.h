@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "calibrate.h"
 #include "network.h"
 
 namespace tickrt::TICKRT_FLAVOUR {
@@ -195,10 +196,12 @@ inline nvinfer1::NetworkDefinitionCreationFlags network_flags([[maybe_unused]] c
 
 class Build {
   public:
-    Build(const loader::Native& native, const api::BuildOptions& options, const api::Observer& observer)
+    Build(const loader::Native& native, const api::BuildOptions& options, const api::Observer& observer,
+          const api::Calibrator& source)
         : native_(native),
           options_(options),
           observer_(observer),
+          source_(source),
           capture_(options.verbose ? api::Severity::Verbose : api::Severity::Warning) {}
 
     api::BuildReply run(const api::Model* model, api::Bytes timing_cache) {
@@ -238,6 +241,16 @@ class Build {
         }
         describe(*network, reply);
         reply.failure = set_up(*builder, *config, *network);
+#if TICKRT_HAS_PRECISION_FLAGS
+        // Kept to the end: the configuration points to it.
+        const Calibrator calibrator = set_calibrator(*config, options_, source_);
+        if (!reply.failure) {
+            keep_in_fp32(*network, options_, reply);
+        }
+        if (!reply.failure) {
+            reply.failure = set_calibration_shapes(*builder, *config, options_);
+        }
+#endif
         if (!reply.failure) {
             serialize(*builder, *network, *config, timing_cache, reply);
         }
@@ -329,6 +342,7 @@ class Build {
     const loader::Native& native_;
     const api::BuildOptions& options_;
     const api::Observer& observer_;
+    [[maybe_unused]] const api::Calibrator& source_;
     log::Capture capture_;
 };
 

@@ -34,6 +34,28 @@ inline api::ElementType convert(nvinfer1::DataType type) noexcept {
     }
 }
 
+// The names that src/builder/config.rs gives to precisions; integers that are no INT8 have their own.
+inline const char* name(api::ElementType element) noexcept {
+    switch (element) {
+        case api::ElementType::F32:
+            return "fp32";
+        case api::ElementType::F16:
+            return "fp16";
+        case api::ElementType::Bf16:
+            return "bf16";
+        case api::ElementType::I8:
+            return "int8";
+        case api::ElementType::I32:
+            return "int32";
+        case api::ElementType::I64:
+            return "int64";
+        case api::ElementType::Bool:
+            return "bool";
+        default:
+            return "other";
+    }
+}
+
 inline std::vector<int64_t> convert(const nvinfer1::Dims& dims) {
     // -1 dimensions: TensorRT's way to say that there is no such tensor.
     return dims.nbDims > 0 ? std::vector<int64_t>(dims.d, dims.d + dims.nbDims) : std::vector<int64_t>{};

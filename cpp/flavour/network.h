@@ -269,7 +269,8 @@ inline void describe(const nvinfer1::INetworkDefinition& network, api::BuildRepl
         const nvinfer1::ILayer& layer = *network.getLayer(index);
         json += (index == 0 ? "" : ",") + std::string("{\"index\":") + std::to_string(index) +
                 ",\"name\":" + json_string(or_empty(layer.getName())) +
-                ",\"type\":" + json_string(name(layer.getType())) + "}";
+                ",\"type\":" + json_string(name(layer.getType())) + ",\"precision\":" +
+                json_string(layer.getNbOutputs() > 0 ? name(convert(layer.getOutput(0)->getType())) : "") + "}";
         const auto type = layer.getType();
         reply.has_quantized =
             reply.has_quantized || type == nvinfer1::LayerType::kQUANTIZE || type == nvinfer1::LayerType::kDEQUANTIZE;

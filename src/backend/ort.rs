@@ -3,6 +3,7 @@
 //! A call is computed inside [`Backend::launch`], on the calling thread. Everything is bound once at start: the tensors
 //! lie in the slots themselves where nothing has to be converted, and in fixed memory beside them where something has.
 
+mod exposed;
 mod graph;
 mod library;
 mod memory;
@@ -19,6 +20,7 @@ use onnx_runtime::session::Session;
 use onnx_runtime::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use onnx_runtime::sys::{OrtApi, OrtSession, OrtValue};
 
+pub(crate) use self::exposed::ExposedSession;
 pub use self::library::OnnxRuntime;
 use self::memory::{Block, Pieces};
 use self::raw::{Binding, Value, check};

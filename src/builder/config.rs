@@ -27,7 +27,7 @@ pub enum MemoryPool {
     TacticSharedMemory,
 }
 
-/// How much TensorRT may depart from the types set on layers; TensorRT 8 and 10 alone.
+/// How much TensorRT 8 and 10 may depart from the types set on layers. The others never do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PrecisionConstraints {
     /// They are hints.
@@ -37,6 +37,19 @@ pub enum PrecisionConstraints {
     Prefer,
     /// Keep them or fail.
     Obey,
+}
+
+/// How a network comes to compute in INT8.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Int8Mode {
+    /// As TensorRT does it itself where it does, which is TensorRT 8 and 10 without strong typing; else by nodes in the
+    /// model.
+    #[default]
+    Auto,
+    /// TensorRT's own calibrator, and its own choice of what is INT8.
+    Native,
+    /// QuantizeLinear and DequantizeLinear nodes in the model, with scales that tickrt finds.
+    Qdq,
 }
 
 /// Which other GPUs an engine is to run on (`HardwareCompatibilityLevel`).
@@ -121,6 +134,8 @@ pub struct BuilderConfig {
     pub(super) fp16: bool,
     pub(super) bf16: bool,
     pub(super) int8: bool,
+    pub(super) int8_mode: Int8Mode,
+    pub(super) keep_fp32: Vec<String>,
     pub(super) tf32: bool,
     pub(super) strongly_typed: bool,
     pub(super) precision_constraints: PrecisionConstraints,
@@ -144,6 +159,8 @@ impl Default for BuilderConfig {
             fp16: false,
             bf16: false,
             int8: false,
+            int8_mode: Int8Mode::Auto,
+            keep_fp32: Vec::new(),
             tf32: true,
             strongly_typed: false,
             precision_constraints: PrecisionConstraints::None,
@@ -213,24 +230,44 @@ impl BuilderConfig {
         self
     }
 
-    /// Lets layers compute in FP16; TensorRT 8 and 10 (not strongly typed) alone.
+    /// Lets layers compute in FP16: by a flag with TensorRT 8 and 10, where the fastest is chosen, and by casts in the
+    /// model where networks are strongly typed, where every layer does that can ([`Model::to_half`]).
+    ///
+    /// [`Model::to_half`]: crate::onnx::Model::to_half
     #[must_use]
     pub fn fp16(mut self, on: bool) -> Self {
         self.fp16 = on;
         self
     }
 
-    /// Lets layers compute in BF16; TensorRT 10 (not strongly typed) alone.
+    /// Lets layers compute in BF16, likewise; TensorRT 8 has none.
     #[must_use]
     pub fn bf16(mut self, on: bool) -> Self {
         self.bf16 = on;
         self
     }
 
-    /// Lets layers compute in INT8; the model must have been quantised (Q/DQ nodes).
+    /// Lets layers compute in INT8. The model must have been quantised (Q/DQ nodes), or the builder be given a
+    /// [`Calibration`](crate::Calibration).
     #[must_use]
     pub fn int8(mut self, on: bool) -> Self {
         self.int8 = on;
+        self
+    }
+
+    /// How a model without Q/DQ nodes comes to compute in INT8.
+    #[must_use]
+    pub fn int8_mode(mut self, mode: Int8Mode) -> Self {
+        self.int8_mode = mode;
+        self
+    }
+
+    /// Has these nodes, or all nodes of these operators, compute in FP32 whatever else is asked for. With TensorRT 8 and
+    /// 10 that binds as [`precision_constraints`](Self::precision_constraints) says, [`PrecisionConstraints::Prefer`] at
+    /// least.
+    #[must_use]
+    pub fn keep_fp32<Word: Into<String>>(mut self, nodes: impl IntoIterator<Item = Word>) -> Self {
+        self.keep_fp32.extend(nodes.into_iter().map(Into::into));
         self
     }
 
@@ -248,7 +285,7 @@ impl BuilderConfig {
         self
     }
 
-    /// How binding the types set on layers are.
+    /// How binding the types set on layers are. A strongly typed network keeps them in any case.
     #[must_use]
     pub fn precision_constraints(mut self, constraints: PrecisionConstraints) -> Self {
         self.precision_constraints = constraints;

@@ -1,6 +1,6 @@
 //! What each version cannot do: refused before anything is built, with what to do instead.
 
-use super::config::{BuilderConfig, ComputeCapabilities, HardwareCompatibility, MemoryPool, PrecisionConstraints};
+use super::config::{BuilderConfig, ComputeCapabilities, HardwareCompatibility, MemoryPool};
 use super::profile::{OptimizationProfile, ProfileShape};
 use crate::error::{Error, ErrorKind, Result};
 use crate::library::{Flavour, Version};
@@ -11,14 +11,9 @@ const RTX_KNOWN: [u32; 6] = [75, 80, 86, 89, 120, 121];
 
 impl BuilderConfig {
     /// Ends in an error for everything that this version can't do: nothing that was asked for is dropped.
-    pub(super) fn refuse_what_cannot_be(
-        &self,
-        flavour: Flavour,
-        version: Version,
-        model_is_quantized: bool,
-    ) -> Result<()> {
+    pub(super) fn refuse_what_cannot_be(&self, flavour: Flavour, version: Version) -> Result<()> {
         self.profiles.iter().try_for_each(OptimizationProfile::check)?;
-        self.refuse_types(flavour, version, model_is_quantized)?;
+        self.refuse_types(flavour, version)?;
         self.refuse_compatibility(flavour, version)?;
         self.refuse_capabilities(flavour, version)?;
         if let Some(level @ 6..) = self.optimization_level {
@@ -36,35 +31,9 @@ impl BuilderConfig {
         Ok(())
     }
 
-    fn refuse_types(&self, flavour: Flavour, version: Version, model_is_quantized: bool) -> Result<()> {
-        let typed = flavour.is_strongly_typed() || self.strongly_typed;
-        let cast = |to: &str| {
-            format!(
-                "{} takes every type from the model: cast the model to {to} before (a later version of tickrt lowers \
-                 the model itself), or build with TensorRT 8 or 10",
-                if self.strongly_typed { "a strongly typed network".to_owned() } else { version.to_string() }
-            )
-        };
-        if self.fp16 && typed {
-            return Err(unsupported(version, "build in FP16 by a flag", &cast("fp16")));
-        }
-        if self.bf16 && (typed || flavour == Flavour::Trt8) {
-            return Err(unsupported(version, "build in BF16 by a flag", &cast("bf16")));
-        }
-        if self.int8 && !model_is_quantized {
-            return Err(unsupported(
-                version,
-                "build in INT8 from a model without Q/DQ nodes",
-                "quantise the model first (QuantizeLinear and DequantizeLinear nodes); a later version of tickrt \
-                 calibrates",
-            ));
-        }
-        if self.precision_constraints != PrecisionConstraints::None && typed {
-            return Err(unsupported(
-                version,
-                "bind layers' precision by a flag",
-                "leave it out: a strongly typed network keeps the model's types anyway",
-            ));
+    fn refuse_types(&self, flavour: Flavour, version: Version) -> Result<()> {
+        if self.bf16 && flavour == Flavour::Trt8 {
+            return Err(unsupported(version, "build in BF16", "use FP16, or TensorRT 10"));
         }
         if self.strongly_typed && flavour == Flavour::Trt8 {
             return Err(unsupported(

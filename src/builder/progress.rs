@@ -52,6 +52,8 @@ type Callback = Box<dyn FnMut(&Progress<'_>) -> ControlFlow<()> + Send>;
 pub(crate) struct Observer {
     callback: Mutex<Option<Callback>>,
     token: CancelToken,
+    /// Pulled by what feeds the build, whose own error says why.
+    abort: CancelToken,
     stopped: Mutex<Option<Stop>>,
 }
 
@@ -68,6 +70,10 @@ impl Observer {
 
     pub fn watch(&mut self, token: CancelToken) {
         self.token = token;
+    }
+
+    pub fn abort_with(&mut self, token: &CancelToken) {
+        self.abort = token.clone();
     }
 
     /// Forgets the build before; refuses when the token was pulled already.
@@ -100,7 +106,8 @@ impl Observer {
             step: u32::try_from(step).unwrap_or(0),
             steps: u32::try_from(steps).unwrap_or(0),
         };
-        let stop = self.call(&progress).or_else(|| self.token.is_cancelled().then_some(Stop::Cancelled));
+        let pulled = || (self.token.is_cancelled() || self.abort.is_cancelled()).then_some(Stop::Cancelled);
+        let stop = self.call(&progress).or_else(pulled);
         let goes_on = stop.is_none();
         if let Some(stop) = stop {
             lock(&self.stopped).get_or_insert(stop);
@@ -120,7 +127,8 @@ impl Observer {
     }
 }
 
-fn message(payload: &(dyn Any + Send)) -> String {
+/// What a panic said.
+pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }

@@ -25,11 +25,11 @@ impl BuilderConfig {
             int8: self.int8,
             tf32: self.tf32,
             strongly_typed: self.strongly_typed,
-            precision_constraints: match self.precision_constraints {
-                PrecisionConstraints::None => ffi::PrecisionConstraints::None,
-                PrecisionConstraints::Prefer => ffi::PrecisionConstraints::Prefer,
-                PrecisionConstraints::Obey => ffi::PrecisionConstraints::Obey,
-            },
+            precision_constraints: self.precision_constraints.into(),
+            keep_fp32: Vec::new(),
+            calibration: ffi::CalibrationAlgorithm::None,
+            calibration_quantile: 1.0,
+            calibration_shapes: ffi::Profile { ranges: Vec::new() },
             version_compatible: self.version_compatible,
             hardware_compatibility: match self.hardware_compatibility {
                 HardwareCompatibility::None => ffi::HardwareCompatibility::None,
@@ -61,6 +61,16 @@ fn to_bridge(profile: &OptimizationProfile) -> ffi::Profile {
         max: shape.max.clone(),
     });
     ffi::Profile { ranges: ranges.collect() }
+}
+
+impl From<PrecisionConstraints> for ffi::PrecisionConstraints {
+    fn from(constraints: PrecisionConstraints) -> Self {
+        match constraints {
+            PrecisionConstraints::None => Self::None,
+            PrecisionConstraints::Prefer => Self::Prefer,
+            PrecisionConstraints::Obey => Self::Obey,
+        }
+    }
 }
 
 impl From<MemoryPool> for ffi::MemoryPool {

@@ -152,7 +152,7 @@ fn wrong_names(names: &[&str], name: Option<&str>, array: &Array, twice: bool) -
 }
 
 /// How many calls the array is enough for.
-fn check(tensor: &TensorInfo, normalizer: &Normalizer, array: &Array) -> Result<usize> {
+pub(crate) fn check(tensor: &TensorInfo, normalizer: &Normalizer, array: &Array) -> Result<usize> {
     let operation = || format!("feed input `{}` from {}", tensor.name, array.name());
     let (wants, has) = (normalizer.input_type(), array.values.data_type());
     // The bytes of a bool are those of a u8.

@@ -8,7 +8,7 @@ use super::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, SparseTens
 use crate::error::{Error, ErrorKind, Result};
 
 /// `TensorProto.DataLocation.EXTERNAL`.
-const EXTERNAL: i32 = 1;
+pub(super) const EXTERNAL: i32 = 1;
 
 /// The files that the model's weights lie in, all of them there and long enough.
 pub(super) fn check(model: &ModelProto, directory: &Path, operation: &str) -> Result<Vec<PathBuf>> {
@@ -37,6 +37,21 @@ pub(super) fn check(model: &ModelProto, directory: &Path, operation: &str) -> Re
     Ok(needed.into_keys().collect())
 }
 
+/// The file in the model's folder, and where in it the tensor begins. [`check`] has seen that it is sane.
+pub(super) fn place(tensor: &TensorProto) -> (&str, u64) {
+    let offset = entry(tensor, "offset").and_then(|text| text.trim().parse().ok());
+    (entry(tensor, "location").unwrap_or_default(), offset.unwrap_or(0))
+}
+
+/// How many bytes it has there, if the model says so.
+pub(super) fn length(tensor: &TensorProto) -> Option<u64> {
+    entry(tensor, "length")?.trim().parse().ok()
+}
+
+fn entry<'tensor>(tensor: &'tensor TensorProto, key: &str) -> Option<&'tensor str> {
+    tensor.external_data.iter().find(|entry| entry.key() == key).map(|entry| entry.value())
+}
+
 /// Notes how far into which file the tensor reaches.
 fn note(
     tensor: &TensorProto,
@@ -44,7 +59,7 @@ fn note(
     operation: &str,
     needed: &mut BTreeMap<PathBuf, (u64, String)>,
 ) -> Result<()> {
-    let entry = |key: &str| tensor.external_data.iter().find(|entry| entry.key() == key).map(|entry| entry.value());
+    let entry = |key: &str| entry(tensor, key);
     let bad = |expected: &str, got: String| {
         Error::new(ErrorKind::Onnx, operation)
             .expected(format!("{expected} for the weights of `{}`", tensor.name()))

@@ -1,4 +1,5 @@
-//! Reading ONNX models: what goes in, what comes out, and whether all of it is there.
+//! Reading ONNX models: what goes in, what comes out, and whether all of it is there; and rewriting them in another
+//! precision.
 //!
 //! ```no_run
 //! let model = tickrt::onnx::Model::read("models/toy_cnn.onnx")?;
@@ -6,15 +7,25 @@
 //! # Ok::<(), tickrt::Error>(())
 //! ```
 
+mod expose;
 mod external;
+mod half;
+pub(crate) mod keep;
 pub(crate) mod proto;
+mod quantize;
+mod rewrite;
+mod types;
+mod weights;
 
 use std::path::{Path, PathBuf};
 
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use self::proto::{DimensionValue, ModelProto, TypeValue, ValueInfoProto};
+pub(crate) use self::expose::Exposed;
+pub use self::keep::Keep;
+use self::proto::{DimensionValue, GraphProto, ModelProto, TypeValue, ValueInfoProto};
+pub use self::rewrite::{Lowered, NodePrecision};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::tensor::{DataType, IoMode, TensorInfo};
@@ -27,6 +38,8 @@ pub struct Model {
     path: Option<PathBuf>,
     bytes: Vec<u8>,
     sha256: [u8; 32],
+    /// Of the model that this one was made from, if it was.
+    origin: Option<[u8; 32]>,
     proto: ModelProto,
     tensors: Vec<TensorInfo>,
     external_files: Vec<PathBuf>,
@@ -90,7 +103,7 @@ impl Model {
         let tensors = tensors(&proto, operation)?;
         let external_files = external::check(&proto, directory, operation)?;
         let sha256 = Sha256::digest(&bytes).into();
-        Ok(Self { path, bytes, sha256, proto, tensors, external_files })
+        Ok(Self { path, bytes, sha256, origin: None, proto, tensors, external_files })
     }
 
     /// The file it was read from.
@@ -109,6 +122,26 @@ impl Model {
     #[must_use]
     pub fn sha256(&self) -> [u8; 32] {
         self.sha256
+    }
+
+    /// SHA-256 of the model that this one was lowered from; of itself where it was not.
+    #[must_use]
+    pub fn origin_sha256(&self) -> [u8; 32] {
+        self.origin.unwrap_or(self.sha256)
+    }
+
+    /// Writes it as an ONNX file: all of it or nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`]: nothing is left behind then.
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
+        files::write_atomically(path.as_ref(), &self.bytes)
+    }
+
+    /// The names and operators of the main graph's nodes. One without a name is `node_of_` and its first output.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<(String, &str)> {
+        self.graph().node.iter().map(|node| (keep::name(node), node.op_type())).collect()
     }
 
     /// The inputs, then the outputs; −1 where a dimension is dynamic.
@@ -160,9 +193,19 @@ impl Model {
     }
 
     /// The whole model.
-    #[allow(dead_code, reason = "for rewriting models")]
     pub(crate) fn proto(&self) -> &ModelProto {
         &self.proto
+    }
+
+    /// Its main graph.
+    pub(crate) fn graph(&self) -> &GraphProto {
+        self.proto.graph.as_ref().expect("`decode` has seen it")
+    }
+
+    /// What it became. No file has it, and its weights are all in it.
+    fn rewritten(&self, proto: ModelProto) -> Result<Self> {
+        let rewritten = Self::decode(proto.encode_to_vec(), None, Path::new(""), "rewrite an ONNX model")?;
+        Ok(Self { origin: Some(self.origin_sha256()), ..rewritten })
     }
 
     fn first_output(&self) -> usize {

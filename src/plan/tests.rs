@@ -57,6 +57,8 @@ fn sidecar(version: Version) -> Sidecar {
         hardware_compatibility: HardwareCompatibility::None,
         compute_capabilities: Vec::new(),
         layers_json: "[]".into(),
+        nodes: None,
+        lowered: None,
         timing_cache: None,
         onnx_sha256: Some("ab".repeat(32)),
         build_time: Duration::ZERO,

@@ -121,6 +121,23 @@ impl Value {
             read.map(|()| (shape, kind as i32))
         }
     }
+
+    /// The elements of a tensor of f32 in CPU memory.
+    pub(super) fn floats(&self) -> Result<&[f32], String> {
+        let (shape, kind) = self.shape()?;
+        let count = crate::tensor::elements(&shape).unwrap_or(0);
+        if kind != ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT as i32 {
+            return Err(format!("expected a tensor of f32, got ONNX's element type {kind}"));
+        }
+        let mut start = ptr::null_mut();
+        // SAFETY: the value is alive and the result valid for writing.
+        unsafe { check((self.api.GetTensorMutableData)(self.as_ptr(), &mut start))? };
+        if count == 0 {
+            return Ok(&[]);
+        }
+        // SAFETY: a tensor of f32 has as many as its shape says, aligned for them, and lives as long as the value.
+        Ok(unsafe { std::slice::from_raw_parts(start.cast::<f32>(), count) })
+    }
 }
 
 impl Drop for Value {

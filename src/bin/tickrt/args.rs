@@ -4,8 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use tickrt::{BackendKind, Flavour, HardwareCompatibility, MemoryPool, PrecisionConstraints, Preference, Shapes};
-use tickrt::{ProfilingVerbosity, elements};
+use tickrt::{
+    BackendKind, CalibrationMethod, Flavour, HardwareCompatibility, Int8Mode, MemoryPool, PrecisionConstraints,
+    Preference, ProfilingVerbosity, Shapes, elements,
+};
 
 /// A value and how it was typed: so it goes into the sidecar, for the command that builds the engine again.
 #[derive(Debug, Clone)]
@@ -145,6 +147,21 @@ pub fn backend(text: &str) -> Result<BackendKind, String> {
     }
 }
 
+/// A calibration method.
+pub fn method(text: &str) -> Result<CalibrationMethod, String> {
+    text.parse().map_err(|error: tickrt::Error| error.to_string())
+}
+
+/// Who calibrates.
+pub fn int8_mode(text: &str) -> Result<Int8Mode, String> {
+    match text {
+        "auto" => Ok(Int8Mode::Auto),
+        "native" => Ok(Int8Mode::Native),
+        "qdq" => Ok(Int8Mode::Qdq),
+        _ => Err(format!("`{text}` is none of auto, native, qdq")),
+    }
+}
+
 /// trtexec's `--precisionConstraints`.
 pub fn constraints(text: &str) -> Result<PrecisionConstraints, String> {
     match text {
@@ -182,6 +199,15 @@ pub struct NamedFile {
     pub name: Option<String>,
     /// The file.
     pub path: PathBuf,
+}
+
+impl fmt::Display for NamedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = &self.name {
+            write!(f, "{name}:")?;
+        }
+        write!(f, "{}", self.path.display())
+    }
 }
 
 impl FromStr for NamedFile {

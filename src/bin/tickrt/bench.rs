@@ -2,7 +2,7 @@
 
 mod check;
 mod idle;
-mod machine;
+pub mod machine;
 mod open_loop;
 mod path;
 mod plot;

@@ -1,14 +1,15 @@
 //! `tickrt build`: from an ONNX model to an engine and its sidecar.
 
 mod args;
+mod report;
 
 use std::path::Path;
 use std::time::Duration;
 
-use tickrt::onnx::Model;
+use tickrt::onnx::{Keep, Model, NodePrecision};
 use tickrt::{
-    BuilderConfig, BuiltPlan, Device, Error, ErrorKind, Gpu, IoMode, Library, Normalization, Normalizer, Plan, Sidecar,
-    TensorInfo, format_shape,
+    BuilderConfig, BuiltPlan, Device, Error, ErrorKind, Gpu, IoMode, Library, Normalization, Normalizer, Plan,
+    Precision, Sidecar, TensorInfo, format_shape,
 };
 
 pub use self::args::Args;
@@ -27,7 +28,14 @@ Example:
 
   tickrt build --onnx models/mlp.onnx --engine mlp.engine --autotune=6
 
---fp16 needs TensorRT 8 or 10. What the TensorRT at hand cannot do is refused, never left out.
+  tickrt build --onnx models/toy_cnn.onnx --engine toy_cnn.engine --fp16 --int8 \\
+      --normalization models/toy_cnn.normalization.json \\
+      --calib models/data/sp500_calibration_windows.npy --precision-report
+
+TensorRT 8 and 10 choose layer by layer what --fp16 and --int8 allow, and calibrate themselves. TensorRT 11 and RTX take \
+every type from the model: there, and with --stronglyTyped, the model is lowered first, by casts and by \
+QuantizeLinear and DequantizeLinear nodes. What the TensorRT or the GPU at hand cannot do is refused, never left out. \
+`tickrt validate --precision` says what a precision costs and brings.
 
 Beside x.engine it writes x.engine.json, which says what the engine was built from and for. Ctrl-C stops a build and \
 leaves no file.";
@@ -40,6 +48,10 @@ pub struct Engine {
     pub build_time: Duration,
     /// What the caller should know.
     pub notes: Vec<String>,
+    /// What became of the model's nodes, where it was lowered.
+    pub nodes: Option<Vec<NodePrecision>>,
+    /// The network's layers, as the parser made them.
+    pub layers_json: String,
 }
 
 /// Runs it.
@@ -77,6 +89,9 @@ pub fn main(args: &Args) -> Outcome {
     }));
     facts.extend(sidecar.iter().flat_map(|sidecar| &sidecar.tensors).map(tensor_fact));
     table::facts(facts);
+    if args.precision_report {
+        report::print(engine.nodes.as_deref(), &engine.layers_json, &engine.plan, args.device);
+    }
     Ok(())
 }
 
@@ -91,6 +106,7 @@ fn check(args: &Args) -> Outcome<Vec<Normalization>> {
     let model = Model::read(&args.onnx)?;
     let normalizations = args.normalization.iter().map(Normalization::read).collect::<tickrt::Result<Vec<_>>>()?;
     check_normalizations(args, &model, &normalizations)?;
+    check_precision(args, &model)?;
     if same_file(&args.onnx, &args.engine) {
         return Err(Failure::usage(format!("--engine {} would overwrite the model", args.engine.display())));
     }
@@ -119,9 +135,40 @@ fn one(
     config: &BuilderConfig,
     normalizations: &[Normalization],
 ) -> Outcome<Engine> {
-    let built = progress::watch(library, quiet, |builder| builder.build_file(&args.onnx, config))?;
+    let model = Model::read(&args.onnx)?;
+    let calibration = args.calibration(&model, normalizations, quiet)?;
+    let mut built = progress::watch(library, quiet, calibration, |builder| builder.build_model(&model, config))?;
+    if let Some(file) = &args.save_onnx {
+        save_lowered(args, &model, &mut built, file)?;
+    }
     let plan = Plan::new(built.bytes.clone(), sidecar(args, &built, normalizations.to_vec()))?;
-    Ok(Engine { plan, build_time: built.build_time, notes: built.notes })
+    Ok(Engine {
+        plan,
+        build_time: built.build_time,
+        notes: built.notes,
+        nodes: built.nodes,
+        layers_json: built.layers_json,
+    })
+}
+
+/// Writes the lowered model. Where TensorRT took the precision as a flag, FP16 or BF16 in the graph is what other runtimes
+/// need for the same.
+fn save_lowered(args: &Args, model: &Model, built: &mut BuiltPlan, file: &Path) -> Outcome {
+    if let Some(lowered) = &built.lowered {
+        return Ok(lowered.write(file)?);
+    }
+    let half = if args.bf16 { Precision::Bf16 } else { Precision::Fp16 };
+    let (file_name, version) = (file.display(), built.version);
+    let note = if args.int8 {
+        format!(
+            "{file_name} was not written: {version} calibrates by itself (--int8-mode=qdq writes it into the model)"
+        )
+    } else {
+        model.to_half(half, &Keep::new(model, &args.keep_fp32)?)?.model.write(file)?;
+        format!("{file_name} has {half} in the model; {version} built from the model as it was, and from flags")
+    };
+    built.notes.push(note);
+    Ok(())
 }
 
 /// The fastest of several plans. Levels come in the order of how often they win; of one level, two builds differ, too.
@@ -137,6 +184,7 @@ fn autotuned(
     // What cannot run here is known before the first of many builds.
     Device::open(args.device)?;
     let (mut built, mut build_time, mut notes) = (Vec::new(), Duration::ZERO, Vec::new());
+    let (mut nodes, mut layers_json) = (None, String::new());
     for number in 0..plans {
         let level = LEVELS[usize::from(number) % LEVELS.len()];
         if !quiet {
@@ -146,6 +194,7 @@ fn autotuned(
         build_time += engine.build_time;
         notes.extend(engine.notes);
         built.push((level, engine.plan));
+        (nodes, layers_json) = (engine.nodes, engine.layers_json);
     }
     notes.sort();
     notes.dedup();
@@ -169,7 +218,7 @@ fn autotuned(
     let plan = built.swap_remove(fastest).1;
     let mut sidecar = plan.sidecar().cloned().unwrap_or_else(|| unreachable!("`one` gives each its sidecar"));
     sidecar.autotune = candidates;
-    Ok(Engine { plan: Plan::new(plan.bytes().to_vec(), sidecar)?, build_time, notes })
+    Ok(Engine { plan: Plan::new(plan.bytes().to_vec(), sidecar)?, build_time, notes, nodes, layers_json })
 }
 
 /// Whether the normalisations name inputs and fit them, window included; shapes that are dynamic are tried with their
@@ -203,6 +252,28 @@ fn check_normalizations(args: &Args, model: &Model, normalizations: &[Normalizat
         }
     } else if args.window_row.is_some() {
         return Err(Failure::usage(format!("--window-row: expected a network of one input, got {}", inputs.len())));
+    }
+    Ok(())
+}
+
+/// Whether what was said of precision can be meant; TensorRT and the GPU are not asked yet.
+fn check_precision(args: &Args, model: &Model) -> Outcome {
+    Keep::new(model, &args.keep_fp32)?;
+    if args.int8 && !args.calibration.is_given() && !model.is_quantized() {
+        return Err(Failure::usage(
+            "--int8: expected calibration data or the cache of an earlier calibration, got neither; add --calib FILE with \
+             some hundreds of samples from the training data, or --calib-cache FILE, or give a model that was quantised in \
+             training",
+        ));
+    }
+    if !args.int8 && args.calibration.is_given() {
+        return Err(Failure::usage("--calib and --calib-cache are for --int8: add it, or leave them out"));
+    }
+    if args.save_onnx.is_some() && !(args.fp16 || args.bf16 || args.int8) {
+        return Err(Failure::usage("--save-onnx writes the model as it is lowered: add --fp16, --bf16 or --int8"));
+    }
+    if let Some(file) = args.save_onnx.as_ref().filter(|file| same_file(file, &args.onnx)) {
+        return Err(Failure::usage(format!("--save-onnx {} would overwrite the model", file.display())));
     }
     Ok(())
 }

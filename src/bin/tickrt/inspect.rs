@@ -30,6 +30,9 @@ pub struct Args {
     /// The model
     #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "engine"])]
     onnx: Option<PathBuf>,
+    /// List a model's nodes, as --keep-fp32 names them
+    #[arg(long)]
+    nodes: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -45,17 +48,17 @@ pub struct Args {
 pub fn main(args: &Args) -> Outcome {
     let is_model = |path: &Path| path.extension().is_some_and(|extension| extension == "onnx");
     match (&args.file, &args.engine, &args.onnx) {
-        (Some(path), _, _) if is_model(path) => model(path, args.json),
-        (_, _, Some(path)) => model(path, args.json),
+        (Some(path), _, _) if is_model(path) => model(path, args),
+        (_, _, Some(path)) => model(path, args),
         (Some(path), _, _) | (_, Some(path), _) => engine(path, args),
         _ => Err(Failure::usage("name an engine or an .onnx file")),
     }
 }
 
-fn model(path: &Path, as_json: bool) -> Outcome {
+fn model(path: &Path, args: &Args) -> Outcome {
     let model = Model::read(path)?;
     let sha256: String = model.sha256().iter().map(|byte| format!("{byte:02x}")).collect();
-    if as_json {
+    if args.json {
         println!(
             "{:#}",
             json!({
@@ -82,6 +85,14 @@ fn model(path: &Path, as_json: bool) -> Outcome {
         operators.row([operator.to_owned(), nodes.to_string()]);
     }
     operators.print();
+    if args.nodes {
+        println!("\nnodes");
+        let mut nodes = Table::new(&["node", "operator"]);
+        for (name, operator) in model.nodes() {
+            nodes.row([name, operator.to_owned()]);
+        }
+        nodes.print();
+    }
     Ok(())
 }
 

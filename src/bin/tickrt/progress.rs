@@ -7,12 +7,13 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use tickrt::{Builder, BuiltPlan, CancelToken, Library, Progress, Result};
+use tickrt::{Builder, BuiltPlan, Calibration, CancelToken, Library, Progress, Result};
 
 /// Runs `build` with a bar on a terminal, with a line a phase elsewhere. Ctrl-C ends it; a second one ends the process.
 pub fn watch(
     library: &Library,
     quiet: bool,
+    calibration: Option<Calibration>,
     build: impl FnOnce(&mut Builder) -> Result<BuiltPlan>,
 ) -> Result<BuiltPlan> {
     let token = catch_ctrl_c();
@@ -26,6 +27,9 @@ pub fn watch(
         shown.show(progress);
         ControlFlow::Continue(())
     });
+    if let Some(calibration) = calibration {
+        builder = builder.calibration(calibration);
+    }
     let built = build(&mut builder);
     bar.finish_and_clear();
     built

@@ -1,7 +1,14 @@
-//! `tickrt validate`: the same samples to a chain and to ONNX Runtime on the CPU, and how far the answers are apart.
+//! `tickrt validate`: the same samples to a chain and to ONNX Runtime on the CPU, and how far the answers are apart; or one
+//! model in several precisions.
+
+mod candidate;
+mod precision;
+mod search;
+mod table;
 
 use serde_json::json;
-use tickrt::data::Feed;
+use tickrt::backend::Signature;
+use tickrt::data::{Array, Feed};
 use tickrt::stats::Comparison;
 use tickrt::{BackendKind, Predictor};
 
@@ -9,7 +16,7 @@ use crate::answers::{self, Answers};
 use crate::args::{self, NamedFile};
 use crate::chain::ChainArgs;
 use crate::exit::{self, Failure, Outcome};
-use crate::table::{self, Table};
+use crate::table::Table;
 
 const EXAMPLE: &str = "\
 Example:
@@ -19,7 +26,15 @@ Example:
       --samples 500 --atol 1e-5 --rtol 1e-5
 
 An element is close when |got - expected| <= atol + rtol * |expected|, as in numpy.allclose; NaN never is. \
-Ends with 1 if one is not, and with 3 if nothing but the CPU itself is there to be compared with the CPU.";
+Ends with 1 if one is not, and with 3 if nothing but the CPU itself is there to be compared with the CPU.
+
+  tickrt validate --onnx models/toy_cnn.onnx --precision fp32,fp16,int8 --max-drop 1% \
+      --normalization models/toy_cnn.normalization.json \
+      --input models/data/nasdaq_windows.npy --labels models/data/nasdaq_labels.npy \
+      --calib models/data/sp500_calibration_windows.npy --calib-method entropy,minmax
+
+builds an engine for each precision and holds their answers against FP32's and the labels. Without a GPU the lowered \
+models run in ONNX Runtime on the CPU: their accuracy is told, their latency is not.";
 
 /// Compare an engine, or any chain, with ONNX Runtime on the CPU
 #[derive(clap::Args)]
@@ -45,10 +60,15 @@ pub struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    precision: precision::PrecisionArgs,
 }
 
 /// Runs it.
 pub fn main(args: &Args) -> Outcome {
+    if !args.precision.precision.is_empty() {
+        return precision::main(&args.precision, &args.chain, |signature| feed(args, signature));
+    }
     let mut chain = args.chain.clone();
     if chain.onnx.is_none() {
         chain.onnx = Some(model_of_engine(&chain)?);
@@ -66,7 +86,7 @@ pub fn main(args: &Args) -> Outcome {
         return Err(nothing_to_compare(&predictor));
     }
     let mut reference = chain.predictor(&[BackendKind::OrtCpu], &config)?;
-    let feed = feed(args, &predictor)?;
+    let feed = feed(args, predictor.session().signature())?;
     let (got, expected) = (answers::answer(&mut predictor, &feed)?, answers::answer(&mut reference, &feed)?);
     if got.answered.iter().any(|(kind, _)| *kind == BackendKind::OrtCpu) && kinds != [BackendKind::OrtCpu] {
         return Err(nothing_to_compare(&predictor));
@@ -105,18 +125,39 @@ fn nothing_to_compare(predictor: &Predictor) -> Failure {
     ))
 }
 
-fn feed(args: &Args, predictor: &Predictor) -> Outcome<Feed> {
+fn feed(args: &Args, signature: &Signature) -> Outcome<Feed> {
     const SAMPLES: usize = 100;
     if args.samples == Some(0) {
         return Err(Failure::usage("--samples: expected one at least, got 0"));
     }
-    let signature = predictor.session().signature();
     if args.input.is_empty() {
         return Ok(Feed::random(signature, args.samples.unwrap_or(SAMPLES), args.seed)?);
     }
-    let mut feed = answers::read_inputs(&args.input, signature)?;
+    let mut arrays = answers::read_arrays(&args.input, signature)?;
+    if !args.precision.precision.is_empty() {
+        whole_batches(&mut arrays, signature)?;
+    }
+    let mut feed = Feed::new(signature, arrays)?;
     feed.truncate(args.samples.unwrap_or(usize::MAX));
     Ok(feed)
+}
+
+/// Leaves out the samples that do not fill a batch.
+fn whole_batches(arrays: &mut [(Option<String>, Array)], signature: &Signature) -> Outcome {
+    for (name, array) in arrays {
+        let place = signature.inputs.iter().position(|input| name.as_ref().is_none_or(|name| *name == input.name));
+        let count = signature.shapes[0].inputs[place.unwrap_or(0)].count();
+        let (has, samples) = (array.values.len(), array.shape.first().copied().unwrap_or(1));
+        let whole = has / count * count;
+        if whole == 0 || whole == has || array.shape.len() < 2 || !whole.is_multiple_of(has / samples) {
+            continue;
+        }
+        let kept = whole / (has / samples);
+        exit::note(format!("{} of {samples} samples do not fill a batch and are left out", samples - kept));
+        let shape = [&[kept], &array.shape[1..]].concat();
+        *array = Array::new(&shape, array.values.slice(0..whole))?;
+    }
+    Ok(())
 }
 
 /// One comparison an output.
@@ -153,7 +194,7 @@ fn report(args: &Args, got: &Predictor, expected: &Predictor, calls: usize, foun
         facts.push(("compared with", format!("{}: {}", expected.active(), expected.session().description())));
         facts.push(("samples", format!("{calls}, {given}")));
         facts.push(("tolerance", format!("atol {:e}, rtol {:e}", args.atol, args.rtol)));
-        table::facts(facts);
+        crate::table::facts(facts);
         let mut table =
             Table::new(&["output", ">elements", ">max absolute", ">max relative", ">NaN", ">beyond", ">top-1 same"]);
         for (output, found) in outputs.iter().zip(found) {
@@ -164,7 +205,7 @@ fn report(args: &Args, got: &Predictor, expected: &Predictor, calls: usize, foun
                 format!("{:.3e}", found.max_relative),
                 found.nan_got.to_string(),
                 found.beyond.to_string(),
-                table::percent(found.top1_same as usize, found.samples as usize),
+                crate::table::percent(found.top1_same as usize, found.samples as usize),
             ]);
         }
         println!();

@@ -4,12 +4,15 @@ use std::fmt::Display;
 use std::path::PathBuf;
 
 use tickrt::{
-    BuilderConfig, ComputeCapabilities, Flavour, HardwareCompatibility, OptimizationProfile, PrecisionConstraints,
-    Preference, ProfilingVerbosity, Shapes, TensorInfo,
+    BuilderConfig, Calibration, CalibrationMethod, ComputeCapabilities, Flavour, HardwareCompatibility, Int8Mode,
+    Normalization, OptimizationProfile, PrecisionConstraints, Preference, ProfilingVerbosity, Shapes, TensorInfo,
 };
+
+use tickrt::onnx::Model;
 
 use super::EXAMPLE;
 use crate::args::{self, Capability, Pool, Typed};
+use crate::calibration::CalibrationArgs;
 use crate::exit::{Failure, Outcome};
 
 /// Build an engine from an ONNX model
@@ -31,22 +34,39 @@ pub struct Args {
     /// Limits of memory pools, as workspace:256M,tacticSharedMem:64K
     #[arg(long = "memPoolSize", value_name = "LIST", value_parser = Typed::parser(args::pools))]
     pub pools: Vec<Typed<Vec<Pool>>>,
-    /// Let layers compute in FP16 (TensorRT 8 and 10)
+    /// Let layers compute in FP16
     #[arg(long)]
     pub fp16: bool,
-    /// Let layers compute in BF16 (TensorRT 10)
+    /// Let layers compute in BF16 (not with TensorRT 8)
     #[arg(long)]
     pub bf16: bool,
-    /// Let layers compute in INT8; the model must have been quantised
+    /// Let layers compute in INT8: with --calib or --calib-cache, or from a model that was quantised
     #[arg(long)]
     pub int8: bool,
+    #[command(flatten)]
+    pub calibration: CalibrationArgs,
+    /// How ranges are chosen: entropy (without), minmax, percentile[:99.99], mse (not with --int8-mode=native)
+    #[arg(long = "calib-method", alias = "calib_method", value_name = "HOW", value_parser = Typed::parser(args::method))]
+    pub calib_method: Option<Typed<CalibrationMethod>>,
+    /// Who calibrates: native (TensorRT 8 and 10 themselves), qdq (tickrt, into the model); whichever can without
+    #[arg(long = "int8-mode", alias = "int8_mode", value_name = "WHO", value_parser = Typed::parser(args::int8_mode))]
+    pub int8_mode: Option<Typed<Int8Mode>>,
+    /// Nodes that compute in FP32 all the same; an operator's name stands for all of its nodes
+    #[arg(long = "keep-fp32", alias = "keep_fp32", value_name = "NODE", num_args = 1..)]
+    pub keep_fp32: Vec<String>,
+    /// Write the model as it was lowered to --fp16, --bf16 or --int8
+    #[arg(long = "save-onnx", alias = "save_onnx", value_name = "FILE")]
+    pub save_onnx: Option<PathBuf>,
+    /// Print in which precision each layer ended
+    #[arg(long = "precision-report", alias = "precision_report")]
+    pub precision_report: bool,
     /// Keep FP32 layers from using TF32
     #[arg(long = "noTF32", alias = "no-tf32")]
     pub no_tf32: bool,
     /// Take every type from the model (TensorRT 10; 11 and RTX always do)
     #[arg(long = "stronglyTyped", alias = "strongly-typed")]
     pub strongly_typed: bool,
-    /// Keep the types set on layers, or fail: --precisionConstraints=obey
+    /// Keep the types set on layers, or fail: --precisionConstraints=obey (TensorRT 11 and RTX always do)
     #[arg(long = "strict-types", visible_alias = "strict_types", conflicts_with = "constraints")]
     pub strict_types: bool,
     /// How binding the types set on layers are: none, prefer, obey
@@ -113,12 +133,25 @@ impl Args {
         self.tensorrt.as_ref().map(|it| it.value.clone()).unwrap_or_default()
     }
 
+    /// What INT8 is calibrated with, if anything is.
+    pub fn calibration(
+        &self,
+        model: &Model,
+        normalizations: &[Normalization],
+        quiet: bool,
+    ) -> Outcome<Option<Calibration>> {
+        let method = self.calib_method.as_ref().map(|it| it.value).unwrap_or_default();
+        self.calibration.open(model, normalizations, method, self.device, quiet)
+    }
+
     /// What the builder is asked for.
     pub fn config(&self, flavour: Flavour) -> Outcome<BuilderConfig> {
         let mut config = BuilderConfig::new()
             .fp16(self.fp16)
             .bf16(self.bf16)
             .int8(self.int8)
+            .int8_mode(self.int8_mode.as_ref().map(|it| it.value).unwrap_or_default())
+            .keep_fp32(self.keep_fp32.iter().map(String::as_str))
             .tf32(!self.no_tf32)
             .strongly_typed(self.strongly_typed)
             .version_compatible(self.version_compatible)
@@ -148,7 +181,10 @@ impl Args {
         let constraints = if self.strict_types { PrecisionConstraints::Obey } else { constraints };
         config = config.precision_constraints(constraints);
         config = config.hardware_compatibility(self.hardware.as_ref().map(|it| it.value).unwrap_or_default());
-        config = config.profiling_verbosity(self.verbosity.as_ref().map(|it| it.value).unwrap_or_default());
+        // Else an engine does not tell its layers' types.
+        let detailed = Some(ProfilingVerbosity::Detailed).filter(|_| self.precision_report);
+        let verbosity = self.verbosity.as_ref().map(|it| it.value).or(detailed);
+        config = config.profiling_verbosity(verbosity.unwrap_or_default());
         Ok(config.compute_capabilities(self.compute_capabilities(flavour)?))
     }
 
@@ -204,6 +240,13 @@ impl Args {
         let mut value = |name: &str, text: &dyn Display| options.push(format!("--{name}={text}"));
         self.tensorrt.iter().for_each(|it| value("tensorrt", it));
         self.max_workspace.iter().for_each(|it| value("max_workspace", it));
+        self.calibration.calib.iter().for_each(|it| value("calib", it));
+        self.calib_method.iter().for_each(|it| value("calib-method", it));
+        self.calibration.calib_cache.iter().for_each(|it| value("calib-cache", &it.display()));
+        self.calibration.calib_batches.iter().for_each(|it| value("calib-batches", it));
+        self.calibration.calib_batch.iter().for_each(|it| value("calib-batch", it));
+        self.int8_mode.iter().for_each(|it| value("int8-mode", it));
+        self.keep_fp32.iter().for_each(|it| value("keep-fp32", it));
         self.pools.iter().for_each(|it| value("memPoolSize", it));
         self.constraints.iter().for_each(|it| value("precisionConstraints", it));
         self.min_shapes.iter().for_each(|it| value("minShapes", it));

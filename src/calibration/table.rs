@@ -1,0 +1,83 @@
+//! Scales as text: TensorRT's calibration cache.
+
+use crate::calibration::Scales;
+use crate::error::{Error, ErrorKind, Result};
+
+/// What a calibration found: a scale for each tensor. Its text form is TensorRT's own, one line that says who made it and
+/// then `tensor: 3c010a14`, the bits of an f32 in hexadecimal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CalibrationTable {
+    /// Who made it, and how: `TRT-8601-EntropyCalibration2`.
+    pub header: String,
+    /// A hundred and twenty-seventh of each tensor's range; 0 for one that was always zero.
+    pub scales: Scales,
+}
+
+impl CalibrationTable {
+    /// Reads the text form.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] with the line that is none.
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        let bad = |expected: &str, got: String| {
+            Error::new(ErrorKind::InvalidArgument, "read a calibration cache")
+                .expected(expected)
+                .got(got)
+                .advice("remove the file and calibrate again")
+        };
+        let text = std::str::from_utf8(text).map_err(|error| bad("text", error.to_string()))?;
+        let mut lines = text.lines();
+        let header = lines.next().filter(|header| header.contains("Calibration"));
+        let header = header.ok_or_else(|| {
+            bad("a first line like TRT-8601-EntropyCalibration2", format!("`{}`", text.lines().next().unwrap_or("")))
+        })?;
+        let mut scales = Scales::new();
+        for line in lines.filter(|line| !line.trim().is_empty()) {
+            // A tensor's name may have colons in it.
+            let bits = line.rsplit_once(": ").and_then(|(name, bits)| {
+                Some((name, u32::from_str_radix(bits.trim(), 16).ok().filter(|_| bits.trim().len() <= 8)?))
+            });
+            let (name, bits) = bits.ok_or_else(|| bad("`tensor: 3c010a14`", format!("`{line}`")))?;
+            let scale = f32::from_bits(bits);
+            if !scale.is_finite() || scale < 0.0 {
+                return Err(bad("a scale that is no negative number", format!("{scale} for `{name}`")));
+            }
+            scales.insert(name.to_owned(), scale);
+        }
+        Ok(Self { header: header.to_owned(), scales })
+    }
+
+    /// The text form.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let lines = self.scales.iter().map(|(name, scale)| format!("{name}: {:x}\n", scale.to_bits()));
+        format!("{}\n{}", self.header, lines.collect::<String>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_is_read_as_tensorrt_writes_it() {
+        let table = CalibrationTable::parse(b"TRT-8601-EntropyCalibration2\ninput: 3c010a14\na:0: 3f800000\n").unwrap();
+        assert_eq!(table.header, "TRT-8601-EntropyCalibration2");
+        assert_eq!((table.scales["input"], table.scales["a:0"]), (f32::from_bits(0x3c01_0a14), 1.0));
+        assert_eq!(CalibrationTable::parse(table.to_text().as_bytes()).unwrap(), table);
+    }
+
+    #[test]
+    fn table_that_is_none_is_refused_with_its_line() {
+        for (text, words) in [
+            (&b""[..], "expected a first line like TRT-8601-EntropyCalibration2"),
+            (b"TRT-8601-EntropyCalibration2\ninput 3c010a14\n", "got `input 3c010a14`"),
+            (b"TRT-8601-EntropyCalibration2\ninput: 7fc00000\n", "got NaN for `input`"),
+            (b"TRT-8601-EntropyCalibration2\ninput: bf800000\n", "got -1 for `input`"),
+            (b"\xff\xfe", "expected text"),
+        ] {
+            let error = CalibrationTable::parse(text).unwrap_err();
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
+}
