@@ -28,8 +28,8 @@ Example:
 
   tickrt build --onnx models/mlp.onnx --engine mlp.engine --autotune=6
 
-  tickrt build --onnx models/toy_cnn.onnx --engine toy_cnn.engine --fp16 --int8 \
-      --normalization models/toy_cnn.normalization.json \
+  tickrt build --onnx models/toy_cnn.onnx --engine toy_cnn.engine --fp16 --int8 \\
+      --normalization models/toy_cnn.normalization.json \\
       --calib models/data/sp500_calibration_windows.npy --precision-report
 
 TensorRT 8 and 10 choose layer by layer what --fp16 and --int8 allow, and calibrate themselves. TensorRT 11 and RTX take \
@@ -249,9 +249,9 @@ fn check_precision(args: &Args, model: &Model) -> Outcome {
     let quantizes = args.int8 || args.fp8;
     if quantizes && !args.calibration.is_given() && !model.is_quantized() {
         return Err(Failure::usage(
-            "--int8 and --fp8: expected calibration data or the cache of an earlier calibration, got neither; add --calib FILE with \
-             some hundreds of samples from the training data, or --calib-cache FILE, or give a model that was quantised in \
-             training",
+            "--int8 and --fp8: expected calibration data or the cache of an earlier calibration, got neither; add --calib \
+             FILE with some hundreds of samples from the training data, or --calib-cache FILE, or give a model that was \
+             quantised in training",
         ));
     }
     if !quantizes && args.calibration.is_given() {
