@@ -91,7 +91,7 @@ struct BuildOptions {
     std::vector<PoolLimit> pools;
     std::vector<Profile> profiles;
     int32_t optimization_level = -1, max_aux_streams = -1, avg_timing_iterations = -1;
-    bool fp16 = false, bf16 = false, int8 = false, tf32 = true, strongly_typed = false;
+    bool fp16 = false, bf16 = false, int8 = false, fp8 = false, tf32 = true, strongly_typed = false;
     PrecisionConstraints precision_constraints = PrecisionConstraints::None;
     std::vector<std::string> keep_fp32;  // nodes whose layers compute in FP32; without strong typing alone
     CalibrationAlgorithm calibration = CalibrationAlgorithm::None;

@@ -165,6 +165,7 @@ api::BuildOptions from_rust(const BuildOptions& from) {
     to.fp16 = from.fp16;
     to.bf16 = from.bf16;
     to.int8 = from.int8;
+    to.fp8 = from.fp8;
     to.tf32 = from.tf32;
     to.strongly_typed = from.strongly_typed;
     to.precision_constraints = same<api::PrecisionConstraints>(from.precision_constraints);

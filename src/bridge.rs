@@ -182,6 +182,7 @@ pub(crate) mod ffi {
         fp16: bool,
         bf16: bool,
         int8: bool,
+        fp8: bool,
         tf32: bool,
         strongly_typed: bool,
         precision_constraints: PrecisionConstraints,

@@ -223,6 +223,22 @@ fn rtx_builds_fp16_int8_and_both() {
 }
 
 #[test]
+fn rtx_builds_fp8_where_the_gpu_has_it_and_refuses_it_elsewhere() {
+    let Some(library) = rtx().filter(|_| onnx_runtime()) else { return };
+    let fp32 = read("mlp");
+    let build = |list: &[u32]| {
+        let config = BuilderConfig::new().fp8(true).compute_capabilities(ComputeCapabilities::List(list.to_vec()));
+        let calibration = calibration("mlp", &fp32, CalibrationMethod::MinMax);
+        Builder::new(&library).calibration(calibration).build_model(&fp32, &config)
+    };
+    let built = build(&[89]).unwrap();
+    assert_eq!(built.precision, Precision::Fp8);
+    assert_eq!(built.lowered.unwrap().opset(), 19);
+    let error = build(&[86, 89]).unwrap_err();
+    assert!(error.to_string().contains("compute capability 8.9 or newer, got 8.6; use --int8"), "{error}");
+}
+
+#[test]
 fn rtx_builds_bf16_and_keeps_what_is_asked() {
     let Some(library) = rtx() else { return };
     let mut builder = Builder::new(&library);
@@ -273,6 +289,8 @@ fn lowered_models_are_written_for_the_onnx_checker() {
         let scales = ranges(name, &fp32).table(CalibrationMethod::Entropy).scales;
         let int8 = fp32.quantize(&scales, &Keep::nothing()).unwrap().model;
         int8.write(folder.join(format!("{name}.int8.onnx"))).unwrap();
+        let fp8 = fp32.quantize_to_fp8(&scales, &Keep::nothing()).unwrap().model;
+        fp8.write(folder.join(format!("{name}.fp8.onnx"))).unwrap();
         let both = fp32.quantize_to_half(&scales, &Keep::nothing()).unwrap().model;
         both.write(folder.join(format!("{name}.int8_fp16.onnx"))).unwrap();
     }

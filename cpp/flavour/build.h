@@ -97,6 +97,10 @@ inline void set_precision(nvinfer1::IBuilderConfig& config, const api::BuildOpti
     if (options.bf16) {
         config.setFlag(BuilderFlag::kBF16);
     }
+    // As INT8's: the nodes in the model say what is FP8.
+    if (options.fp8 && !options.strongly_typed) {
+        config.setFlag(BuilderFlag::kFP8);
+    }
 #endif
     if (options.precision_constraints == api::PrecisionConstraints::Prefer) {
         config.setFlag(BuilderFlag::kPREFER_PRECISION_CONSTRAINTS);

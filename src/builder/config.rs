@@ -105,6 +105,8 @@ pub enum Precision {
     Bf16,
     /// 8-bit integers somewhere.
     Int8,
+    /// 8-bit float (E4M3) somewhere.
+    Fp8,
 }
 
 impl fmt::Display for Precision {
@@ -115,6 +117,7 @@ impl fmt::Display for Precision {
             Self::Fp16 => "fp16",
             Self::Bf16 => "bf16",
             Self::Int8 => "int8",
+            Self::Fp8 => "fp8",
         })
     }
 }
@@ -134,6 +137,7 @@ pub struct BuilderConfig {
     pub(super) fp16: bool,
     pub(super) bf16: bool,
     pub(super) int8: bool,
+    pub(super) fp8: bool,
     pub(super) int8_mode: Int8Mode,
     pub(super) keep_fp32: Vec<String>,
     pub(super) tf32: bool,
@@ -159,6 +163,7 @@ impl Default for BuilderConfig {
             fp16: false,
             bf16: false,
             int8: false,
+            fp8: false,
             int8_mode: Int8Mode::Auto,
             keep_fp32: Vec::new(),
             tf32: true,
@@ -252,6 +257,14 @@ impl BuilderConfig {
     #[must_use]
     pub fn int8(mut self, on: bool) -> Self {
         self.int8 = on;
+        self
+    }
+
+    /// Lets layers compute in FP8 (E4M3), by Q/DQ nodes in the model, which need a [`Calibration`](crate::Calibration) as
+    /// INT8's do. TensorRT 8 has none, nor has a GPU before compute capability 8.9.
+    #[must_use]
+    pub fn fp8(mut self, on: bool) -> Self {
+        self.fp8 = on;
         self
     }
 
@@ -357,7 +370,9 @@ impl BuilderConfig {
     }
 
     pub(super) fn precision(&self, reply: &ffi::BuildReply) -> Precision {
-        if self.int8 || reply.has_quantized {
+        if self.fp8 {
+            Precision::Fp8
+        } else if self.int8 || reply.has_quantized {
             Precision::Int8
         } else if self.fp16 || reply.has_half {
             Precision::Fp16

@@ -35,6 +35,9 @@ impl BuilderConfig {
         if self.bf16 && flavour == Flavour::Trt8 {
             return Err(unsupported(version, "build in BF16", "use FP16, or TensorRT 10"));
         }
+        if self.fp8 && flavour == Flavour::Trt8 {
+            return Err(unsupported(version, "build in FP8", "use INT8, or TensorRT 10"));
+        }
         if self.strongly_typed && flavour == Flavour::Trt8 {
             return Err(unsupported(
                 version,

@@ -31,6 +31,7 @@ struct Flags {
     fp16: bool,
     bf16: bool,
     int8: bool,
+    fp8: bool,
     keep_fp32: Vec<String>,
     constraints: PrecisionConstraints,
     calibration: Option<CalibrationMethod>,
@@ -62,6 +63,9 @@ pub(super) fn prepare<'model>(
     version: Version,
 ) -> Result<Prepared<'model>> {
     let keep = Keep::new(model, &config.keep_fp32)?;
+    if config.fp8 && (config.int8 || config.bf16) {
+        return Err(one_of("fp8 with int8 or bf16"));
+    }
     refuse_idle_words(config, calibration.as_ref(), &keep)?;
     refuse_gpu(config, flavour, calibration.as_ref().map_or(0, |calibration| calibration.device))?;
     if config.is_typed(flavour) {
@@ -76,6 +80,7 @@ pub(super) fn prepare<'model>(
             fp16: config.fp16,
             bf16: config.bf16,
             int8: config.int8,
+            fp8: config.fp8,
             keep_fp32: keep.names(model),
             constraints: match config.precision_constraints {
                 // Else a kept node would be a hint.
@@ -86,6 +91,12 @@ pub(super) fn prepare<'model>(
         },
         cache: None,
     };
+    if config.fp8 && !model.is_quantized() {
+        let (scales, notes) = calibration.ok_or_else(|| no_data("neither"))?.scales(model)?;
+        prepared.notes.extend(notes);
+        prepared.take(model.quantize_to_fp8(&scales, &keep)?);
+        return Ok(prepared);
+    }
     if !config.int8 || model.is_quantized() {
         if let Some(calibration) = &calibration
             && config.int8
@@ -133,8 +144,9 @@ fn typed<'model>(
         (false, true) => Some(Precision::Bf16),
         (false, false) => None,
     };
-    if !config.int8 || model.is_quantized() {
-        if config.int8 && calibration.is_some() {
+    let quantizes = config.int8 || config.fp8;
+    if !quantizes || model.is_quantized() {
+        if quantizes && calibration.is_some() {
             model.check_quantizable()?;
         }
         if let Some(half) = half {
@@ -154,7 +166,12 @@ fn typed<'model>(
     }
     let (scales, notes): (Scales, _) = calibration.scales(model)?;
     prepared.notes.extend(notes);
-    prepared.take(if half.is_some() {
+    prepared.take(if config.fp8 {
+        if half.is_some() {
+            return Err(one_of("fp8 with fp16"));
+        }
+        model.quantize_to_fp8(&scales, keep)?
+    } else if half.is_some() {
         model.quantize_to_half(&scales, keep)?
     } else {
         model.quantize(&scales, keep)?
@@ -164,22 +181,23 @@ fn typed<'model>(
 
 fn one_of(got: &str) -> Error {
     Error::new(ErrorKind::Unsupported, "build a typed network")
-        .expected("one of fp16, bf16, int8, or fp16 with int8")
+        .expected("one of fp16, bf16, int8, fp8, or fp16 with int8")
         .got(got)
         .advice("each node computes in one type: choose")
 }
 
 /// What was said and would change nothing.
 fn refuse_idle_words(config: &BuilderConfig, calibration: Option<&Calibration>, keep: &Keep) -> Result<()> {
-    let lowered = config.fp16 || config.bf16 || config.int8;
+    let quantizes = config.int8 || config.fp8;
+    let lowered = config.fp16 || config.bf16 || quantizes;
     let idle = |what: &str, advice: &str| {
         Err(Error::new(ErrorKind::InvalidArgument, format!("use {what}")).got("nothing that it is for").advice(advice))
     };
-    if calibration.is_some() && !config.int8 {
-        return idle("calibration data", "add --int8, or leave it out");
+    if calibration.is_some() && !quantizes {
+        return idle("calibration data", "add --int8 or --fp8, or leave it out");
     }
     if !keep.is_empty() && !lowered {
-        return idle("nodes to keep in FP32", "add --fp16 or --int8, or leave them out: all of them are in FP32");
+        return idle("nodes to keep in FP32", "add --fp16 or --int8, or leave them out: all nodes are in FP32");
     }
     Ok(())
 }
@@ -188,8 +206,8 @@ fn refuse_idle_words(config: &BuilderConfig, calibration: Option<&Calibration>, 
 fn refuse_gpu(config: &BuilderConfig, flavour: Flavour, device: usize) -> Result<()> {
     let capabilities = match (&config.compute_capabilities, flavour) {
         (super::ComputeCapabilities::List(list), Flavour::Rtx) => list.clone(),
-        // TensorRT-RTX's own are all new enough.
-        (super::ComputeCapabilities::All, Flavour::Rtx) => Vec::new(),
+        // The first of TensorRT-RTX's own.
+        (super::ComputeCapabilities::All, Flavour::Rtx) => vec![80],
         _ => {
             Device::open(device).map(|device| device.compute_capability()).map_or(Vec::new(), |(a, b)| vec![a * 10 + b])
         }
@@ -198,6 +216,7 @@ fn refuse_gpu(config: &BuilderConfig, flavour: Flavour, device: usize) -> Result
         (config.fp16, Precision::Fp16, 53, "leave --fp16 out"),
         (config.bf16, Precision::Bf16, 80, "use --fp16"),
         (config.int8, Precision::Int8, 61, "use --fp16"),
+        (config.fp8, Precision::Fp8, 89, "use --int8 or --fp16"),
     ];
     for (_, precision, least, advice) in asked.into_iter().filter(|(is_asked, ..)| *is_asked) {
         if let Some(found) = capabilities.iter().find(|found| **found < least) {
@@ -237,8 +256,8 @@ impl Prepared<'_> {
 
     /// Puts it into the bridge's options.
     pub(super) fn put_into(&self, options: &mut ffi::BuildOptions) {
-        let Flags { fp16, bf16, int8, keep_fp32, constraints, calibration, calibration_shapes } = &self.flags;
-        (options.fp16, options.bf16, options.int8) = (*fp16, *bf16, *int8);
+        let Flags { fp16, bf16, int8, fp8, keep_fp32, constraints, calibration, calibration_shapes } = &self.flags;
+        (options.fp16, options.bf16, options.int8, options.fp8) = (*fp16, *bf16, *int8, *fp8);
         options.keep_fp32.clone_from(keep_fp32);
         options.precision_constraints = (*constraints).into();
         (options.calibration, options.calibration_quantile) = match calibration {

@@ -23,6 +23,7 @@ impl BuilderConfig {
             fp16: self.fp16,
             bf16: self.bf16,
             int8: self.int8,
+            fp8: self.fp8,
             tf32: self.tf32,
             strongly_typed: self.strongly_typed,
             precision_constraints: self.precision_constraints.into(),

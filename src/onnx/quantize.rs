@@ -1,4 +1,4 @@
-//! INT8 in the graph: QuantizeLinear and DequantizeLinear around what computes in INT8.
+//! INT8 and FP8 in the graph: QuantizeLinear and DequantizeLinear around what computes in them.
 //!
 //! As TensorRT demands: symmetric, zero points of 0, a scale for each output channel of a weight and one for each other
 //! tensor, biases left in FP32. Weights stay in FP32 before their own pair of nodes, because TensorRT 8 takes no weight in
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::half::allow_half_quantization;
 use super::keep::Keep;
-use super::proto::{GraphProto, NodeProto, TensorProto};
+use super::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 use super::rewrite::{self, Lowered, Names, NodePrecision};
 use super::{Model, types, weights};
 use crate::builder::Precision;
@@ -16,8 +16,22 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// QuantizeLinear has an axis from this opset on.
 const OPSET_OF_CHANNELS: i64 = 13;
-/// Whole numbers on each side of zero.
+/// Whole numbers of an INT8 on each side of zero.
 const STEPS: f32 = 127.0;
+
+/// What values are quantised to.
+#[derive(Clone, Copy)]
+struct Format {
+    precision: Precision,
+    /// The number of its element type.
+    element: i32,
+    /// The largest value: the scale is this part of the range.
+    largest: f32,
+}
+
+const INT8: Format = Format { precision: Precision::Int8, element: types::I8, largest: STEPS };
+/// E4M3 without infinities.
+const FP8: Format = Format { precision: Precision::Fp8, element: types::FP8, largest: 448.0 };
 
 impl Model {
     /// The model with Q/DQ nodes around its convolutions and matrix products by weights, but for what `keep` names.
@@ -28,9 +42,39 @@ impl Model {
     /// which nothing can be quantised; [`ErrorKind::InvalidArgument`] if a scale is missing.
     pub fn quantize(&self, scales: &BTreeMap<String, f32>, keep: &Keep) -> Result<Lowered> {
         self.check_quantizable()?;
+        self.quantize_as(INT8, rewrite::copy(self)?, scales, keep)
+    }
+
+    /// As [`quantize`](Self::quantize), to FP8 (E4M3). `scales` are the same, of INT8. ONNX Runtime 1.31 runs such a model on a
+    /// CPU only with its optimisations off: it takes the nodes for INT8's.
+    ///
+    /// # Errors
+    /// Those of [`quantize`](Self::quantize), and [`ErrorKind::Unsupported`] for a model of an opset before 19 that cannot
+    /// be raised to it.
+    pub fn quantize_to_fp8(&self, scales: &BTreeMap<String, f32>, keep: &Keep) -> Result<Lowered> {
+        self.check_quantizable()?;
         let mut proto = rewrite::copy(self)?;
+        if !allow_half_quantization(&mut proto) {
+            return Err(rewrite::refused(
+                "fp8",
+                "opset 19 or newer, or operators that mean the same there",
+                format!("opset {}", self.opset()),
+                "export the model again with opset_version=19",
+            ));
+        }
+        self.quantize_as(FP8, proto, scales, keep)
+    }
+
+    fn quantize_as(
+        &self,
+        format: Format,
+        mut proto: ModelProto,
+        scales: &BTreeMap<String, f32>,
+        keep: &Keep,
+    ) -> Result<Lowered> {
         let graph = proto.graph.as_mut().expect("Model::decode has seen it");
         let mut quantizing = Quantizing {
+            format,
             scales,
             keep,
             types: types::of_graph(graph),
@@ -42,12 +86,12 @@ impl Model {
         };
         quantizing.run(graph)?;
         let Quantizing { became, notes, .. } = quantizing;
-        if !became.iter().any(|node| node.precision == Precision::Int8) {
+        if !became.iter().any(|node| node.precision == format.precision) {
             return Err(rewrite::refused(
-                "int8",
+                &format.precision.to_string(),
                 "a convolution or a matrix product by a weight",
                 "none that is not kept in FP32",
-                "keep fewer nodes, calibrate with data that the network reacts to, or leave INT8 out",
+                "keep fewer nodes, calibrate with data that the network reacts to, or leave the flag out",
             ));
         }
         Ok(Lowered { model: self.rewritten(proto)?, nodes: became, notes })
@@ -125,6 +169,7 @@ fn is_quantization(node: &NodeProto) -> bool {
 }
 
 struct Quantizing<'a> {
+    format: Format,
     scales: &'a BTreeMap<String, f32>,
     keep: &'a Keep,
     types: HashMap<String, i32>,
@@ -141,7 +186,7 @@ impl Quantizing<'_> {
         for mut node in std::mem::take(&mut graph.node) {
             match self.plan(&node, graph)? {
                 Plan::Quantize { axis, scale } => {
-                    self.became.push(rewrite::became(&node, Precision::Int8, ""));
+                    self.became.push(rewrite::became(&node, self.format.precision, ""));
                     node.input[0] = self.activation(&node.input[0], scale, graph);
                     node.input[1] = self.weight(&node.input[1], axis, graph);
                 }
@@ -185,7 +230,8 @@ impl Quantizing<'_> {
                 .advice("calibrate this very model")
         })?;
         if scale.is_normal() && scale > 0.0 {
-            return Ok(Plan::Quantize { axis, scale });
+            // Given as INT8's.
+            return Ok(Plan::Quantize { axis, scale: scale * STEPS / self.format.largest });
         }
         let why = format!("its input `{activation}` was zero in every sample of the calibration");
         self.notes.push(format!("node `{}` stays in FP32: {why}", super::keep::name(node)));
@@ -204,7 +250,7 @@ impl Quantizing<'_> {
             return pair.clone();
         }
         let weight = graph.initializer.iter().find(|weight| weight.name() == name).expect("`plan` has seen it");
-        let (scales, zero) = channel_scales(weight, axis);
+        let (scales, zero) = channel_scales(weight, axis, self.format.largest);
         if zero > 0 {
             let channels = scales.len();
             self.notes.push(format!(
@@ -224,10 +270,10 @@ impl Quantizing<'_> {
         graph: &mut GraphProto,
     ) -> String {
         let [scale, zero, quantized, dequantized, first, second] =
-            ["scale", "zero_point", "int8", "dequantized", "quantize", "dequantize"]
+            ["scale", "zero_point", &self.format.precision.to_string(), "dequantized", "quantize", "dequantize"]
                 .map(|what| self.names.fresh(&format!("{tensor}_{what}")));
         graph.initializer.push(weights::of_floats(&scale, dims, scales));
-        graph.initializer.push(weights::of_zeros_i8(&zero, dims));
+        graph.initializer.push(weights::of_zeros(&zero, dims, self.format.element));
         let mut quantize = rewrite::node(&first, "QuantizeLinear", &[tensor, &scale, &zero], &quantized);
         let mut dequantize = rewrite::node(&second, "DequantizeLinear", &[&quantized, &scale, &zero], &dequantized);
         for node in [&mut quantize, &mut dequantize] {
@@ -261,7 +307,7 @@ fn channel_axis(node: &NodeProto) -> Option<i64> {
 }
 
 /// A scale for each channel, and how many channels are zero.
-fn channel_scales(weight: &TensorProto, axis: i64) -> (Vec<f32>, usize) {
+fn channel_scales(weight: &TensorProto, axis: i64, largest: f32) -> (Vec<f32>, usize) {
     let size = |dims: &[i64]| dims.iter().map(|&size| usize::try_from(size).unwrap_or(0)).product::<usize>();
     let axis = usize::try_from(axis).unwrap_or(0);
     let (channels, inner) = (size(&weight.dims[axis..=axis]), size(&weight.dims[axis + 1..]));
@@ -271,16 +317,14 @@ fn channel_scales(weight: &TensorProto, axis: i64) -> (Vec<f32>, usize) {
         *range = range.max(value.abs());
     }
     // A range so small that its scale is no normal number is as good as zero.
-    let zero = |range: &f32| !(range / STEPS).is_normal();
+    let zero = |range: &f32| !(range / largest).is_normal();
     let count = ranges.iter().filter(|range| zero(range)).count();
-    (ranges.iter().map(|range| if zero(range) { 1.0 } else { range / STEPS }).collect(), count)
+    (ranges.iter().map(|range| if zero(range) { 1.0 } else { range / largest }).collect(), count)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::onnx::proto::ModelProto;
-
     fn toy() -> Model {
         Model::read(crate::test_support::root().join("models/toy_cnn.onnx")).unwrap()
     }
@@ -317,6 +361,15 @@ mod tests {
         assert_eq!(weights::floats(weight(&lowered.model, "/1/Relu_output_0_scale")), [0.05]);
         assert_eq!(weight(&lowered.model, "0.bias"), weight(&original, "0.bias"));
         assert!(weight(&lowered.model, "0.weight_zero_point").raw_data().iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn fp8_has_its_own_scales_zero_points_and_opset() {
+        let lowered = toy().quantize_to_fp8(&scales(0.05), &Keep::nothing()).unwrap();
+        assert_eq!(lowered.nodes.iter().filter(|node| node.precision == Precision::Fp8).count(), 4);
+        assert_eq!(lowered.model.opset(), 19);
+        assert_eq!(weight(&lowered.model, "input_zero_point").data_type(), types::FP8);
+        assert_eq!(weights::floats(weight(&lowered.model, "input_scale")), [0.05 * 127.0 / 448.0]);
     }
 
     #[test]

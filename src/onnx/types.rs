@@ -11,6 +11,8 @@ const I64: i32 = 7;
 const BOOL: i32 = 9;
 pub(crate) const F16: i32 = 10;
 pub(crate) const BF16: i32 = 16;
+/// FLOAT8E4M3FN.
+pub(crate) const FP8: i32 = 17;
 
 /// By tensor; those that nothing tells are missing.
 pub(crate) fn of_graph(graph: &GraphProto) -> HashMap<String, i32> {

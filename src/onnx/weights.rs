@@ -24,10 +24,10 @@ pub(super) fn of_floats(name: &str, dims: &[i64], values: &[f32]) -> TensorProto
     of_bytes(name, dims, types::F32, values.iter().flat_map(|value| value.to_le_bytes()).collect())
 }
 
-/// A tensor of i8 zeros.
-pub(super) fn of_zeros_i8(name: &str, dims: &[i64]) -> TensorProto {
+/// A tensor of zeros of one byte each.
+pub(super) fn of_zeros(name: &str, dims: &[i64], data_type: i32) -> TensorProto {
     let count = dims.iter().product::<i64>();
-    of_bytes(name, dims, types::I8, vec![0; usize::try_from(count).unwrap_or(0)])
+    of_bytes(name, dims, data_type, vec![0; usize::try_from(count).unwrap_or(0)])
 }
 
 /// An f32 tensor in a type of 16 bits, rounded to nearest; none if an element leaves the type's range.

@@ -118,10 +118,10 @@ fn calibration_cache_of_unknown_origin_or_changed_is_reported_and_not_used() {
 #[test]
 fn int8_without_data_and_cache_is_refused_before_anything_is_looked_for() {
     let tool = Tool::new();
-    int8(&tool, "toy_cnn", &[]).must(2, &["--int8: expected calibration data", "--calib FILE"]);
+    int8(&tool, "toy_cnn", &[]).must(2, &["--int8 and --fp8: expected calibration data", "--calib FILE"]);
     let onnx = model("toy_cnn.onnx");
     let build = ["build", "--onnx", &onnx, "--engine", "x.engine", "--calib", &windows()];
-    tool.run(&build).must(2, &["are for --int8: add it"]);
+    tool.run(&build).must(2, &["are for --int8 and --fp8: add one"]);
     assert!(tool.left().is_empty());
 }
 

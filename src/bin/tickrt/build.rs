@@ -259,15 +259,16 @@ fn check_normalizations(args: &Args, model: &Model, normalizations: &[Normalizat
 /// Whether what was said of precision can be meant; TensorRT and the GPU are not asked yet.
 fn check_precision(args: &Args, model: &Model) -> Outcome {
     Keep::new(model, &args.keep_fp32)?;
-    if args.int8 && !args.calibration.is_given() && !model.is_quantized() {
+    let quantizes = args.int8 || args.fp8;
+    if quantizes && !args.calibration.is_given() && !model.is_quantized() {
         return Err(Failure::usage(
-            "--int8: expected calibration data or the cache of an earlier calibration, got neither; add --calib FILE with \
-             some hundreds of samples from the training data, or --calib-cache FILE, or give a model that was quantised in \
-             training",
+            "--int8 and --fp8: expected calibration data or the cache of an earlier calibration, got neither; add --calib \
+             FILE with some hundreds of samples from the training data, or --calib-cache FILE, or give a model that was \
+             quantised in training",
         ));
     }
-    if !args.int8 && args.calibration.is_given() {
-        return Err(Failure::usage("--calib and --calib-cache are for --int8: add it, or leave them out"));
+    if !quantizes && args.calibration.is_given() {
+        return Err(Failure::usage("--calib and --calib-cache are for --int8 and --fp8: add one, or leave them out"));
     }
     if args.save_onnx.is_some() && !(args.fp16 || args.bf16 || args.int8) {
         return Err(Failure::usage("--save-onnx writes the model as it is lowered: add --fp16, --bf16 or --int8"));

@@ -1,8 +1,8 @@
 //! `tickrt`: builds engines, runs, checks, measures and explains them.
 //!
-//! One file a subcommand; what they share lies in `answers` (asking a chain), `args` (values of flags), `calibration` (what INT8 is
-//! calibrated with), `chain` (who
-//! answers), `exit` (how a run ends), `progress` (a build's bar and Ctrl-C) and `table` (what is printed).
+//! One file a subcommand; what they share lies in `answers` (asking a chain), `args` (values of flags), `calibration` (what
+//! INT8 is calibrated with), `chain` (who answers), `exit` (how a run ends), `progress` (a build's bar and Ctrl-C) and `table`
+//! (what is printed).
 
 mod answers;
 mod args;

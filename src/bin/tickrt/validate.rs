@@ -28,9 +28,9 @@ Example:
 An element is close when |got - expected| <= atol + rtol * |expected|, as in numpy.allclose; NaN never is. \
 Ends with 1 if one is not, and with 3 if nothing but the CPU itself is there to be compared with the CPU.
 
-  tickrt validate --onnx models/toy_cnn.onnx --precision fp32,fp16,int8 --max-drop 1% \
-      --normalization models/toy_cnn.normalization.json \
-      --input models/data/nasdaq_windows.npy --labels models/data/nasdaq_labels.npy \
+  tickrt validate --onnx models/toy_cnn.onnx --precision fp32,fp16,int8 --max-drop 1% \\
+      --normalization models/toy_cnn.normalization.json \\
+      --input models/data/nasdaq_windows.npy --labels models/data/nasdaq_labels.npy \\
       --calib models/data/sp500_calibration_windows.npy --calib-method entropy,minmax
 
 builds an engine for each precision and holds their answers against FP32's and the labels. Without a GPU the lowered \

@@ -43,6 +43,9 @@ pub struct Args {
     /// Let layers compute in INT8: with --calib or --calib-cache, or from a model that was quantised
     #[arg(long)]
     pub int8: bool,
+    /// Let layers compute in FP8, with --calib (not with TensorRT 8; compute capability 8.9 or newer)
+    #[arg(long)]
+    pub fp8: bool,
     #[command(flatten)]
     pub calibration: CalibrationArgs,
     /// How ranges are chosen: entropy (without), minmax, percentile[:99.99], mse (not with --int8-mode=native)
@@ -54,7 +57,7 @@ pub struct Args {
     /// Nodes that compute in FP32 all the same; an operator's name stands for all of its nodes
     #[arg(long = "keep-fp32", alias = "keep_fp32", value_name = "NODE", num_args = 1..)]
     pub keep_fp32: Vec<String>,
-    /// Write the model as it was lowered to --fp16, --bf16 or --int8
+    /// Write the model as it was lowered to --fp16, --bf16, --int8 or --fp8
     #[arg(long = "save-onnx", alias = "save_onnx", value_name = "FILE")]
     pub save_onnx: Option<PathBuf>,
     /// Print in which precision each layer ended
@@ -150,6 +153,7 @@ impl Args {
             .fp16(self.fp16)
             .bf16(self.bf16)
             .int8(self.int8)
+            .fp8(self.fp8)
             .int8_mode(self.int8_mode.as_ref().map(|it| it.value).unwrap_or_default())
             .keep_fp32(self.keep_fp32.iter().map(String::as_str))
             .tf32(!self.no_tf32)
@@ -231,6 +235,7 @@ impl Args {
             (self.fp16, "fp16"),
             (self.bf16, "bf16"),
             (self.int8, "int8"),
+            (self.fp8, "fp8"),
             (self.no_tf32, "noTF32"),
             (self.strongly_typed, "stronglyTyped"),
             (self.strict_types, "strict-types"),

@@ -110,6 +110,8 @@ pub struct Bench<'a> {
     pub labels: Option<Vec<usize>>,
     /// FP32's answers.
     pub reference: Option<Values>,
+    /// What they score, which `--max-drop` holds the others against.
+    pub reference_score: f64,
     ranges: Option<Ranges>,
 }
 
@@ -143,6 +145,7 @@ impl<'a> Bench<'a> {
             feed: None,
             labels: None,
             reference: None,
+            reference_score: 1.0,
             ranges: None,
         })
     }
@@ -182,10 +185,15 @@ impl<'a> Bench<'a> {
         eprintln!("{candidate}");
         match self.answer(candidate, keep) {
             Ok(answered) => {
-                if candidate.kind == Kind::Fp32 && self.reference.is_none() {
+                let first = candidate.kind == Kind::Fp32 && self.reference.is_none();
+                if first {
                     self.reference = Some(answered.scores.clone());
                 }
-                Ok(Row::new(self, candidate, keep, &answered))
+                let row = Row::new(self, candidate, keep, &answered);
+                if let (true, Some(found)) = (first, &row.found) {
+                    self.reference_score = found.score;
+                }
+                Ok(row)
             }
             Err(error) if candidate.kind == Kind::Fp32 => Err(error),
             Err(error) => Ok(Row::without(candidate, &error.to_string())),
@@ -264,12 +272,17 @@ impl<'a> Bench<'a> {
         let mut model = self.model.clone();
         let mut calibration = None;
         if by_nodes {
-            let (scales, keep) = (self.scales(candidate)?, Keep::new(self.model, keep)?);
+            let (keep_words, scales) = (keep, self.scales(candidate)?);
+            let keep = Keep::new(self.model, keep)?;
             let both = typed && half;
             let lowered =
                 if both { model.quantize_to_half(&scales, &keep)? } else { model.quantize(&scales, &keep)? };
             model = lowered.model;
             config = config.fp16(half && !typed);
+            if !typed {
+                // The flag would let TensorRT take FP16 for them.
+                config = config.keep_fp32(keep_words.iter().map(String::as_str));
+            }
         } else {
             config = config.fp16(half).bf16(candidate.kind == Kind::Bf16).int8_mode(candidate.mode);
             if half || int8 || candidate.kind == Kind::Bf16 {

@@ -19,7 +19,7 @@ use crate::exit::{self, Failure, Outcome};
 /// Flags of the comparison of precisions.
 #[derive(clap::Args, Debug, Clone)]
 pub struct PrecisionArgs {
-    /// Compare precisions: fp32, tf32, fp16, bf16, int8, int8+fp16 (what is not INT8 in FP16); or take an engine, as fp16=x.engine
+    /// Compare precisions: fp32, tf32, fp16, bf16, int8, int8+fp16; one may be an engine, as fp16=x.engine
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub precision: Vec<Wanted>,
     /// The samples' classes, i32 or i64 in a .npy file
@@ -117,7 +117,7 @@ pub fn main(
     if let Some(path) = &args.jsonl {
         append_lines(&table::records(&bench, &rows), path)?;
     }
-    let failed = args.max_drop.map_or(Vec::new(), |most| table::failed(&rows, most));
+    let failed = args.max_drop.map_or(Vec::new(), |most| table::failed(&rows, bench.reference_score, most));
     if failed.is_empty() {
         return Ok(());
     }

@@ -25,7 +25,7 @@ pub fn run(bench: &mut Bench<'_>, failed: &[(Row, f64)], most: f64, kept: &[Stri
 /// The flags with which the row's candidate passes, if there are any.
 fn one(bench: &mut Bench<'_>, row: &Row, most: f64, kept: &[String]) -> Outcome<Option<String>> {
     let nodes = heavy_nodes(bench, kept);
-    let reference = reference(bench, row)?;
+    let reference = bench.reference_score;
     let mut sensitivities = Vec::new();
     for node in &nodes {
         // This one alone in the lower precision: all others are kept.
@@ -63,12 +63,4 @@ fn heavy_nodes(bench: &Bench<'_>, kept: &[String]) -> Vec<String> {
         |operator: &str| matches!(operator, "Conv" | "ConvTranspose" | "Gemm" | "MatMul" | "LSTM" | "GRU" | "RNN");
     let nodes = bench.model.nodes().into_iter().filter(|(_, operator)| heavy(operator)).map(|(name, _)| name);
     nodes.filter(|name| !kept.contains(name)).collect()
-}
-
-/// What FP32 scores.
-fn reference(bench: &mut Bench<'_>, row: &Row) -> Outcome<f64> {
-    let mut fp32 = row.candidate.clone();
-    (fp32.kind, fp32.method, fp32.engine) = (super::candidate::Kind::Fp32, None, None);
-    let row = bench.row(&fp32, &[])?;
-    row.found.map(|found| found.score).ok_or_else(|| Failure::environment("FP32 does not run"))
 }

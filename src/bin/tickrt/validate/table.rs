@@ -177,10 +177,8 @@ fn words_on_speed(rows: &[Row]) -> Vec<String> {
     words
 }
 
-/// For each precision that loses more than `most`, its best row and how much it loses.
-pub fn failed(rows: &[Row], most: f64) -> Vec<(Row, f64)> {
-    let reference = rows.iter().find(|row| row.candidate.kind == Kind::Fp32).and_then(|row| row.found.as_ref());
-    let reference = reference.map_or(1.0, |found| found.score);
+/// For each precision that loses more than `most` of FP32's score, its best row and how much it loses.
+pub fn failed(rows: &[Row], reference: f64, most: f64) -> Vec<(Row, f64)> {
     let mut best: Vec<(Row, f64)> = Vec::new();
     for row in rows {
         // What could not be had at all is no better than what fails.
