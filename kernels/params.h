@@ -19,7 +19,7 @@ constexpr uint32_t kStatusExpired = 2;  // launched ahead of its call, which did
 
 // One call: mapped host memory.
 struct alignas(64) SlotHeader {
-  uint64_t sequence;  // written last: to a launch ahead of its call, the sign to begin
+  uint64_t sequence;  // written last: to a launch ahead of its call, the sign to begin, unless its input is in band
   uint64_t awaited;   // the sequence that a launch ahead is for
   uint32_t window;    // 1: the input comes from a ring and the slot's newest rows
   uint32_t symbol;
@@ -119,7 +119,7 @@ struct PublishTensor {
 struct PublishParams {
   uint64_t state;  // State
   uint64_t done;   // tickrt_publish: the slot's flag, sequence << 16 | status
-                   // tickrt_publish_in_band: its units, each (sequence << 8 | status) << 32 | 4 bytes of the answer
+                   // tickrt_publish_in_band, _words: its units, each (sequence << 8 | status) << 32 | 4 bytes of the answer
   uint32_t tensor_count;
   uint32_t unused;
   PublishTensor tensors[kMaxTensors];

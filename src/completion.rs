@@ -61,8 +61,9 @@ impl Completion {
     }
 }
 
-/// One word of an answer in band: 4 bytes of data below, above them the lower 24 bits of the call's number and 8 of its
-/// status. An aligned 8-byte word is stored and loaded whole, by x86-64 and by CUDA.
+/// One word in band. Of an answer: 4 bytes of data below, above them the lower 24 bits of the call's number and 8 of its
+/// status. Of an input: 4 bytes of data, and the lower 32 bits of the call's number. An aligned 8-byte word is stored and
+/// loaded whole, by x86-64 and by CUDA.
 #[repr(transparent)]
 #[derive(Debug, Default)]
 pub struct Unit(AtomicU64);

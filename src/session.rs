@@ -385,12 +385,14 @@ impl Session {
         if !windows.lay_out(moment, newest, input) {
             return Err(ErrorKind::Unavailable.into());
         }
-        // SAFETY: the backend's contract: the header is valid, and nothing reads it while the slot is free.
-        let header = unsafe { &mut *memory.header.as_ptr() };
-        header.window = u32::from(device_rings);
-        header.symbol = moment.symbol;
-        header.new_rows = newest;
-        header.oldest = moment.oldest(windows.rows());
+        let header = memory.header.as_ptr();
+        // SAFETY: the backend's contract: the header is valid, and of a free slot the device reads `sequence` alone.
+        unsafe {
+            (*header).window = u32::from(device_rings);
+            (*header).symbol = moment.symbol;
+            (*header).new_rows = newest;
+            (*header).oldest = moment.oldest(windows.rows());
+        }
         let ticket = self.launch(index, 0, origin, Some(moment))?;
         if device_rings {
             self.windows_mut()?.sent(moment);
@@ -443,7 +445,7 @@ impl Session {
         Ok(Ticket { session: self.id, slot: index as u32, sequence })
     }
 
-    /// Puts the call's number behind its input, or beside each word of it: who sees it sees the input.
+    /// Puts the call's number beside each word of its input, where that goes in band, and behind it: who sees it sees the input.
     #[inline]
     fn ring(&self, index: usize, sequence: u64) {
         let slot = &self.backend.slots()[index];

@@ -3,7 +3,7 @@
 mod cases;
 mod common;
 
-use tickrt::backend::tensorrt::testing;
+use tickrt::backend::tensorrt::testing::{self, Through};
 use tickrt::{DataType, ErrorKind};
 
 #[test]
@@ -25,13 +25,13 @@ fn kernel_agrees_with_the_scalar_version_bit_by_bit() {
         bytemuck::cast_slice_mut(&mut input)[..case.input.len()].copy_from_slice(&case.input);
         let mut expected = vec![0_u8; case.normalizer.output_bytes()];
         let outcome = case.normalizer.apply(&bytemuck::cast_slice(&input)[..case.input.len()], &mut expected);
-        for any in [false, true] {
-            let got = testing::normalize(&device, &case.normalizer, &case.input, any).unwrap();
+        for through in [Through::Any, Through::Session, Through::SessionAhead] {
+            let got = testing::normalize(&device, &case.normalizer, &case.input, through).unwrap();
             match (&outcome, got) {
                 (Ok(()), Some(got)) => {
                     let half = case.normalizer.output_type() == DataType::F16;
                     let same = common::same_bits(&expected, &got, half);
-                    assert!(same, "case {number}, any {any}: {:?} {:?}", case.what, case.shape);
+                    assert!(same, "case {number}, {through:?}: {:?} {:?}", case.what, case.shape);
                 }
                 (Err(error), None) => {
                     assert_eq!(error.kind(), ErrorKind::NonFiniteInput);

@@ -15,7 +15,35 @@ use tickrt::{
     Session, SessionConfig, Status, TensorInfo, Unit, WaitStrategy, WindowConfig,
 };
 
-const ELEMENTS: usize = 4;
+/// An odd number: in band, a unit more makes it even.
+const ELEMENTS: usize = 5;
+
+/// How calls and answers go.
+#[derive(Debug, Clone, Copy)]
+struct InBand {
+    input: bool,
+    answer: bool,
+}
+
+impl InBand {
+    const BOTH: Self = Self { input: true, answer: true };
+    const ALL: [Self; 4] = [
+        Self::BOTH,
+        Self { input: true, answer: false },
+        Self { input: false, answer: true },
+        Self { input: false, answer: false },
+    ];
+}
+
+/// An input in which each element is another.
+fn input(value: f32) -> [f32; ELEMENTS] {
+    std::array::from_fn(|i| value + i as f32)
+}
+
+/// What the device makes of it: each element counts differently.
+fn answer(input: [f32; ELEMENTS]) -> f32 {
+    input.iter().enumerate().map(|(i, x)| (i + 1) as f32 * x).sum()
+}
 
 #[repr(C, align(64))]
 struct Memory {
@@ -24,7 +52,7 @@ struct Memory {
     output: [f32; 16],
     flag: Completion,
     unit: Unit,
-    input_units: [Unit; ELEMENTS],
+    input_units: [Unit; ELEMENTS + 1],
 }
 
 struct ThreadDevice {
@@ -49,7 +77,7 @@ struct Counts {
 }
 
 impl ThreadDevice {
-    fn new(depth: usize, patience: Duration, in_band: bool) -> Self {
+    fn new(depth: usize, patience: Duration, in_band: InBand) -> Self {
         let tensor = |name: &str, mode, count: i64| TensorInfo {
             name: name.into(),
             mode,
@@ -80,9 +108,9 @@ impl ThreadDevice {
             .map(|slot| SlotMemory {
                 header: NonNull::from(&mut slot.header),
                 inputs: vec![Region { start: NonNull::from(&mut slot.input).cast(), bytes: ELEMENTS * 4 }],
-                input_units: in_band.then(|| NonNull::from(&mut slot.input_units).cast()),
+                input_units: in_band.input.then(|| NonNull::from(&mut slot.input_units).cast()),
                 outputs: vec![Region { start: NonNull::from(&mut slot.output).cast(), bytes: 4 }],
-                done: if in_band {
+                done: if in_band.answer {
                     Done::InBand(NonNull::from(&mut slot.unit))
                 } else {
                     Done::Flag(NonNull::from(&mut slot.flag))
@@ -113,7 +141,8 @@ impl ThreadDevice {
 
 /// What the kernels do: wait for the call, compute, publish.
 unsafe fn run(slot: &SlotMemory, patience: Duration, counts: &Counts) {
-    // SAFETY: the caller's; the session writes `sequence` and units atomically while this reads them, and nothing else.
+    // SAFETY: the caller's; the session writes `sequence` and units atomically while this reads them; the rest of the
+    // header is read only behind `sequence`.
     unsafe {
         let header = slot.header.as_ptr();
         let awaited = (*header).awaited;
@@ -121,7 +150,7 @@ unsafe fn run(slot: &SlotMemory, patience: Duration, counts: &Counts) {
         let mut input = [0.0_f32; ELEMENTS];
         let came = loop {
             if let Some(units) = slot.input_units {
-                let units = std::slice::from_raw_parts(units.as_ptr().cast::<AtomicU64>(), ELEMENTS);
+                let units = std::slice::from_raw_parts(units.as_ptr().cast::<AtomicU64>(), ELEMENTS + 1);
                 let units: Vec<u64> = units.iter().map(|unit| unit.load(Ordering::Relaxed)).collect();
                 if units.iter().all(|unit| unit >> 32 == awaited) {
                     input = std::array::from_fn(|i| f32::from_bits(units[i] as u32));
@@ -139,8 +168,10 @@ unsafe fn run(slot: &SlotMemory, patience: Duration, counts: &Counts) {
         while counts.held.load(Ordering::Relaxed) {
             std::thread::yield_now();
         }
-        assert!(!came || (*header).window == 0, "it has no rings: each call brings its whole window");
-        let sum = if came { input.iter().sum() } else { f32::NAN };
+        // Only what was acquired may be looked at: in band, nothing but the units is.
+        let whole = slot.input_units.is_some() || (*header).window == 0;
+        assert!(!came || whole, "it has no rings: each call brings its whole window");
+        let sum = if came { answer(input) } else { f32::NAN };
         counts.expired.fetch_add(usize::from(!came), Ordering::Relaxed);
         let status = Status(if came { 0 } else { Status::EXPIRED });
         match slot.done {
@@ -207,7 +238,7 @@ unsafe impl Backend for ThreadDevice {
     fn quarantine(&mut self) {}
 }
 
-fn session(depth: usize, patience: Duration, in_band: bool) -> (Session, Arc<Counts>) {
+fn session(depth: usize, patience: Duration, in_band: InBand) -> (Session, Arc<Counts>) {
     let backend = ThreadDevice::new(depth, patience, in_band);
     let counts = Arc::clone(&backend.counts);
     let config = SessionConfig {
@@ -223,7 +254,7 @@ fn session(depth: usize, patience: Duration, in_band: bool) -> (Session, Arc<Cou
 
 fn submit(session: &mut Session, value: f32) -> tickrt::Ticket {
     let mut slot = session.input().unwrap();
-    slot.write(0, &[value; ELEMENTS]).unwrap();
+    slot.write(0, &input(value)).unwrap();
     slot.submit().unwrap()
 }
 
@@ -238,13 +269,13 @@ fn outlast(counts: &Counts, expired: usize) {
 
 #[test]
 fn calls_find_their_graph_launched_and_get_their_answers() {
-    for in_band in [true, false] {
+    for in_band in InBand::ALL {
         let (mut session, counts) = session(3, Duration::from_secs(2), in_band);
         let mut out = [0.0_f32];
         for call in 1..=500_u32 {
             let value = call as f32;
-            let answer = session.infer(&[value; ELEMENTS], &mut out).unwrap();
-            assert_eq!((out, answer.sequence), ([value * 4.0], u64::from(call)));
+            let got = session.infer(&input(value), &mut out).unwrap();
+            assert_eq!((out, got.sequence), ([answer(input(value))], u64::from(call)));
         }
         assert_eq!(counts.expired.load(Ordering::Relaxed), 0);
         assert_eq!(counts.launched.load(Ordering::Relaxed), 501, "one launch a call, and one ahead");
@@ -256,13 +287,13 @@ fn calls_find_their_graph_launched_and_get_their_answers() {
 
 #[test]
 fn call_after_a_pause_is_launched_anew() {
-    for in_band in [true, false] {
+    for in_band in InBand::ALL {
         let (mut session, counts) = session(2, Duration::from_millis(1), in_band);
         let mut out = [0.0_f32];
         for call in 1..=50_u32 {
             outlast(&counts, call as usize);
-            let answer = session.infer(&[call as f32; ELEMENTS], &mut out).unwrap();
-            assert_eq!((out, answer.sequence), ([call as f32 * 4.0], u64::from(call)));
+            let got = session.infer(&input(call as f32), &mut out).unwrap();
+            assert_eq!((out, got.sequence), ([answer(input(call as f32))], u64::from(call)));
         }
     }
 }
@@ -270,7 +301,7 @@ fn call_after_a_pause_is_launched_anew() {
 /// The device gives up at the very moment at which calls come, many thousand times.
 #[test]
 fn call_that_comes_as_its_graph_gives_up_is_answered() {
-    for in_band in [true, false] {
+    for in_band in InBand::ALL {
         let patience = Duration::from_micros(40);
         let (mut session, counts) = session(3, patience, in_band);
         let mut out = [0.0_f32];
@@ -282,8 +313,8 @@ fn call_that_comes_as_its_graph_gives_up_is_answered() {
             calls += 1;
             let wait = Instant::now() + patience * (calls % 40);
             while Instant::now() < wait {}
-            session.infer(&[calls as f32; ELEMENTS], &mut out).unwrap();
-            assert_eq!(out, [calls as f32 * 4.0], "call {calls}");
+            session.infer(&input(calls as f32), &mut out).unwrap();
+            assert_eq!(out, [answer(input(calls as f32))], "call {calls}");
         }
         let launched = counts.launched.load(Ordering::Relaxed);
         assert!(launched < 3 * calls as usize, "{launched} launches for {calls} calls");
@@ -292,7 +323,7 @@ fn call_that_comes_as_its_graph_gives_up_is_answered() {
 
 #[test]
 fn several_in_flight_a_full_ring_and_slots_not_submitted_keep_the_order() {
-    let (mut session, _) = session(3, Duration::from_millis(200), true);
+    let (mut session, _) = session(3, Duration::from_millis(200), InBand::BOTH);
     let mut out = [0.0_f32];
     for round in 0..100 {
         let _ = session.input().unwrap();
@@ -300,28 +331,28 @@ fn several_in_flight_a_full_ring_and_slots_not_submitted_keep_the_order() {
         assert!(session.input().is_err(), "full");
         for (i, ticket) in tickets.into_iter().enumerate() {
             session.wait(ticket, &mut out).unwrap();
-            assert_eq!(out, [(round * 3 + i) as f32 * 4.0]);
+            assert_eq!(out, [answer(input((round * 3 + i) as f32))]);
         }
     }
 }
 
 #[test]
 fn late_answer_under_launch_ahead_is_discarded() {
-    let (mut session, counts) = session(3, Duration::from_millis(300), true);
+    let (mut session, counts) = session(3, Duration::from_millis(300), InBand::BOTH);
     let mut out = [0.0_f32];
     for call in 1..=200_u32 {
         let ticket = submit(&mut session, -1.0);
         let _ = session.wait_until(ticket, Instant::now(), &mut out);
         let value = call as f32;
-        session.infer(&[value; ELEMENTS], &mut out).unwrap();
-        assert_eq!(out, [value * 4.0]);
+        session.infer(&input(value), &mut out).unwrap();
+        assert_eq!(out, [answer(input(value))]);
     }
     assert_eq!(counts.expired.load(Ordering::Relaxed), 0);
 }
 
 #[test]
 fn keep_warm_launches_ahead_again_after_a_pause() {
-    let (mut session, counts) = session(2, Duration::from_millis(1), true);
+    let (mut session, counts) = session(2, Duration::from_millis(1), InBand::BOTH);
     outlast(&counts, 1);
     let launched = || counts.launched.load(Ordering::Relaxed);
     // The device may publish a moment after it has counted.
@@ -332,17 +363,17 @@ fn keep_warm_launches_ahead_again_after_a_pause() {
     }
     assert_eq!(launched(), 2);
     let mut out = [0.0_f32];
-    session.infer(&[1.0_f32; ELEMENTS], &mut out).unwrap();
-    assert_eq!(out, [4.0]);
+    session.infer(&input(1.0), &mut out).unwrap();
+    assert_eq!(out, [answer(input(1.0))]);
 }
 
 #[test]
 fn rest_ends_what_waits_and_the_next_call_is_answered() {
-    let (mut session, counts) = session(2, Duration::from_secs(2), true);
+    let (mut session, counts) = session(2, Duration::from_secs(2), InBand::BOTH);
     let mut out = [0.0_f32];
     for call in 1..=20_u32 {
-        session.infer(&[call as f32; ELEMENTS], &mut out).unwrap();
-        assert_eq!(out, [call as f32 * 4.0]);
+        session.infer(&input(call as f32), &mut out).unwrap();
+        assert_eq!(out, [answer(input(call as f32))]);
         session.rest();
         session.rest();
     }
@@ -353,14 +384,14 @@ fn rest_ends_what_waits_and_the_next_call_is_answered() {
 fn every_wait_strategy_gets_the_answer_and_gives_up_in_time() {
     for wait_strategy in [WaitStrategy::Spin, WaitStrategy::SpinPause, WaitStrategy::SpinThenYield, WaitStrategy::Block]
     {
-        let backend = ThreadDevice::new(2, Duration::from_secs(1), true);
+        let backend = ThreadDevice::new(2, Duration::from_secs(1), InBand::BOTH);
         let counts = Arc::clone(&backend.counts);
         let config = SessionConfig { depth: 2, warm_up: 0, wait_strategy, ..SessionConfig::default() };
         let mut session = Session::start(Box::new(backend), &config).unwrap();
         let mut out = [0.0_f32];
         for call in 1..=100_u32 {
-            session.infer(&[call as f32; ELEMENTS], &mut out).unwrap();
-            assert_eq!(out, [call as f32 * 4.0], "{wait_strategy:?}");
+            session.infer(&input(call as f32), &mut out).unwrap();
+            assert_eq!(out, [answer(input(call as f32))], "{wait_strategy:?}");
         }
         counts.held.store(true, Ordering::Relaxed);
         let (deadline, ticket) = (Instant::now() + Duration::from_millis(5), submit(&mut session, 2.0));
@@ -369,23 +400,24 @@ fn every_wait_strategy_gets_the_answer_and_gives_up_in_time() {
         let late = Instant::now() - deadline;
         assert!(late < Duration::from_millis(500), "{wait_strategy:?}: {late:?}");
         counts.held.store(false, Ordering::Relaxed);
-        session.infer(&[3.0_f32; ELEMENTS], &mut out).unwrap();
-        assert_eq!(out, [12.0], "the late answer is nobody's");
+        session.infer(&input(3.0), &mut out).unwrap();
+        assert_eq!(out, [answer(input(3.0))], "the late answer is nobody's");
     }
 }
 
 /// A call that turned out void is launched again behind the next one: neither may count on the other's rows.
 #[test]
 fn windows_are_right_whatever_gave_up() {
-    const ROW: usize = 2;
     let patience = Duration::from_micros(40);
-    let backend = ThreadDevice::new(3, patience, true);
+    let backend = ThreadDevice::new(3, patience, InBand::BOTH);
     let counts = Arc::clone(&backend.counts);
-    let windows = Some(WindowConfig::new(1, ROW));
+    let windows = Some(WindowConfig::new(1, 1));
     let wait_limit = Duration::from_secs(5);
     let config = SessionConfig { depth: 3, warm_up: 0, windows, wait_limit, ..SessionConfig::default() };
     let mut session = Session::start(Box::new(backend), &config).unwrap();
-    session.push(0, &[0.0_f32; ROW]).unwrap();
+    for row in 1..ELEMENTS {
+        session.push(0, &[row as f32 - ELEMENTS as f32 + 1.0]).unwrap();
+    }
     let (mut out, started, mut calls) = ([0.0_f32], Instant::now(), 0_u32);
     while calls < 500 || counts.expired.load(Ordering::Relaxed) < 100 {
         assert!(started.elapsed() < Duration::from_secs(60));
@@ -394,8 +426,9 @@ fn windows_are_right_whatever_gave_up() {
         let mut tickets = Vec::new();
         for _ in 0..2 {
             calls += 1;
-            session.push(0, &[calls as f32; ROW]).unwrap();
-            tickets.push((session.submit_window(0).unwrap(), (2 * calls - 1) as f32 * ROW as f32));
+            session.push(0, &[calls as f32]).unwrap();
+            let expected = answer(input(calls as f32 - ELEMENTS as f32 + 1.0));
+            tickets.push((session.submit_window(0).unwrap(), expected));
         }
         if calls % 3 == 0 {
             session.give_up(tickets.remove(0).0).unwrap();
@@ -411,12 +444,12 @@ fn windows_are_right_whatever_gave_up() {
 fn predictor_keeps_a_healthy_device_after_a_rest() {
     let wait_limit = Duration::from_millis(20);
     let config = SessionConfig { depth: 2, warm_up: 0, wait_limit, ..SessionConfig::default() };
-    let backend = Box::new(ThreadDevice::new(2, Duration::from_secs(1), true));
+    let backend = Box::new(ThreadDevice::new(2, Duration::from_secs(1), InBand::BOTH));
     let mut predictor = Predictor::builder().config(config).backend(backend).build().unwrap();
     let mut out = [0.0_f32];
     for call in 1..=5_u32 {
-        predictor.infer(&[call as f32; ELEMENTS], &mut out).unwrap();
-        assert_eq!(out, [call as f32 * 4.0]);
+        predictor.infer(&input(call as f32), &mut out).unwrap();
+        assert_eq!(out, [answer(input(call as f32))]);
         let until = Instant::now() + 2 * wait_limit;
         while Instant::now() < until {
             predictor.keep_warm().unwrap();
@@ -428,14 +461,14 @@ fn predictor_keeps_a_healthy_device_after_a_rest() {
 
 #[test]
 fn launch_that_failed_leaves_no_input_to_the_next_call() {
-    let (mut session, counts) = session(1, Duration::from_millis(200), true);
+    let (mut session, counts) = session(1, Duration::from_millis(200), InBand::BOTH);
     let mut out = [0.0_f32];
-    session.infer(&[1.0_f32; ELEMENTS], &mut out).unwrap();
+    session.infer(&input(1.0), &mut out).unwrap();
     session.rest();
     counts.failing.store(true, Ordering::Relaxed);
     // The slot of what was let go is free once that has run.
     let failed = loop {
-        match session.infer(&[7.0_f32; ELEMENTS], &mut out) {
+        match session.infer(&input(7.0), &mut out) {
             Err(error) if matches!(error.kind(), ErrorKind::Full { .. }) => {}
             other => break other,
         }
@@ -443,6 +476,6 @@ fn launch_that_failed_leaves_no_input_to_the_next_call() {
     assert_eq!(failed.unwrap_err().kind(), ErrorKind::Execution);
     session.keep_warm().unwrap();
     std::thread::sleep(Duration::from_millis(5));
-    session.infer(&[1.0_f32; ELEMENTS], &mut out).unwrap();
-    assert_eq!(out, [4.0], "not the sum of the input that was never launched");
+    session.infer(&input(1.0), &mut out).unwrap();
+    assert_eq!(out, [answer(input(1.0))], "not the sum of the input that was never launched");
 }

@@ -161,8 +161,8 @@ pub struct SlotMemory {
     pub header: NonNull<SlotHeader>,
     /// One region an input, as handed over (before normalisation). Written by the session before a launch.
     pub inputs: Vec<Region>,
-    /// Where the first input goes once more where the device takes it in band: a unit for each word of it, and one more if
-    /// that is an odd number. Written by the session before or after a launch, for each call anew.
+    /// Where the first input goes once more where the device takes it in band: a [`Unit`] for each word of it, and one more
+    /// if that is an odd number. Written by the session before or after a launch, for each call anew.
     pub input_units: Option<NonNull<Unit>>,
     /// One region an output, as delivered. Read by the session once `done` says so.
     pub outputs: Vec<Region>,
@@ -190,8 +190,9 @@ pub enum Health {
 /// The pointers of [`slots`](Self::slots) must stay valid and in place as long as the backend, and no two of them may
 /// overlap. A launched slot's outputs must be complete before its `done` shows the call's number, and nothing may
 /// write them, or read its header and inputs, from then until the next launch of that slot. In band, `done` points to a
-/// unit for each word of the largest shape, and nothing but the session writes `outputs`. With `input_units`, there is one
-/// shape and one input.
+/// unit for each word of the largest shape, and nothing but the session writes `outputs`. With `input_units` there is one
+/// shape and one input, the input's memory reaches to the end of its last word of 4 bytes, and there is an even number of
+/// units, one for each word at least.
 pub unsafe trait Backend: Send {
     /// Which one.
     fn kind(&self) -> BackendKind;
@@ -226,8 +227,8 @@ pub unsafe trait Backend: Send {
     fn launch(&mut self, slot: usize, shape: usize) -> Result<()>;
 
     /// Whether a launch may come before its call's input, for a backend of one shape: it then waits until the header's
-    /// `sequence` is what it awaits, or each unit of the slot's `input_units` carries that number, and ends with [`Status::EXPIRED`](crate::Status::EXPIRED) if that does not happen in
-    /// time.
+    /// `sequence` is what it awaits, or until each unit of the slot's `input_units` carries that number, and ends with
+    /// [`Status::EXPIRED`](crate::Status::EXPIRED) if that does not happen in time.
     fn launches_ahead(&self) -> bool {
         false
     }

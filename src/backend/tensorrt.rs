@@ -12,7 +12,7 @@ pub mod textbook;
 
 use std::sync::Arc;
 
-use self::input::InputParams;
+use self::input::{InputParams, Kind};
 use self::params::{
     Addresses, Element, MAX_TENSORS, NormalizeParams, NormalizeTensor, PublishParams, PublishTensor, SmallParams, State,
 };
@@ -438,11 +438,10 @@ impl Memory {
             ])
         };
         let elements = |shape: &CallShape| {
-            let [normalizer] = &shape.inputs[..] else { return Ok(None) };
-            let small = input::is_small(&shape.inputs) && !normalizer.copy;
-            small
-                .then(|| DeviceBuffer::from_slice(device, &Element::table(normalizer), "an input's elements"))
-                .transpose()
+            let small = Kind::of(&shape.inputs, config) != Kind::Any;
+            let table = if small { Element::table(&shape.inputs[0]) } else { Vec::new() };
+            let filled = !table.is_empty();
+            filled.then(|| DeviceBuffer::from_slice(device, &table, "an input's elements")).transpose()
         };
         let layout = SlotLayout::new(signature, input::comes_in_band(signature, config));
         Ok(Self {
@@ -475,25 +474,21 @@ impl Memory {
         let windows = self.rings.is_some();
         let mut calls = Vec::new();
         for (number, shape) in signature.shapes.iter().enumerate() {
-            let small = input::is_small(&shape.inputs) && !windows;
+            let kind = Kind::of(&shape.inputs, config);
             for slot in 0..ring_and_warm(config) {
                 let base = slot * self.layout.bytes;
                 let publish = self.publish_params(signature, shape, base);
-                let (input, kernel, input_grid) = if small {
-                    let (normalizer, in_band) = (&shape.inputs[0], self.layout.input_units.is_some());
-                    let kernel = input::small_kernel(normalizer, in_band).expect("a small input has a kernel");
-                    let params = self.small_params(number, normalizer, base, config);
-                    (InputParams::Small(params), kernel, input::small_grid(normalizer, in_band))
-                } else {
-                    let params = Box::new(self.normalize_params(number, shape, base, config));
-                    let grid = input::any_grid(&shape.inputs, windows);
-                    (InputParams::Any(params), input::any_kernel(&shape.inputs, windows), grid)
+                let input = match kind {
+                    Kind::Any => InputParams::Any(Box::new(self.normalize_params(number, shape, base, config))),
+                    Kind::Small | Kind::InBand => {
+                        InputParams::Small(self.small_params(number, &shape.inputs[0], base, config))
+                    }
                 };
                 calls.push(Call {
                     graph: None,
                     input,
-                    input_kernel: kernels.function(kernel)?,
-                    input_grid,
+                    input_kernel: kernels.function(kind.kernel(&shape.inputs, windows))?,
+                    input_grid: kind.grid(&shape.inputs, windows),
                     publish,
                     publish_kernel: kernels.function(publish.kernel(self.layout.in_band))?,
                     publish_threads: publish.threads(self.layout.in_band),

@@ -44,34 +44,65 @@ pub fn layout(device: &Arc<Device>) -> Result<([u32; 8], [u32; 8])> {
     Ok((rust.map(|size| size as u32), device_side.try_into().expect("eight numbers")))
 }
 
-/// `input` through the kernel that a session would take, or through the one for any input: the network's bytes, or `None`
-/// where the kernel refused the input.
+/// Which kernel an input goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Through {
+    /// The one for any input.
+    Any,
+    /// The one that a session takes.
+    Session,
+    /// The one that a session takes that launches ahead of its calls.
+    SessionAhead,
+}
+
+/// `input` through a kernel: the network's bytes, or `None` where the kernel refused the input.
 ///
 /// # Errors
 /// Those of CUDA.
-pub fn normalize(device: &Arc<Device>, normalizer: &Normalizer, input: &[u8], any: bool) -> Result<Option<Vec<u8>>> {
+pub fn normalize(
+    device: &Arc<Device>,
+    normalizer: &Normalizer,
+    input: &[u8],
+    through: Through,
+) -> Result<Option<Vec<u8>>> {
+    const CALL: u64 = 7;
     let kernels = load_kernels(device)?;
     let shape = CallShape { inputs: vec![normalizer.clone()], outputs: Vec::new() };
     let tensor = |mode| TensorInfo { name: String::new(), mode, data_type: normalizer.output_type, shape: vec![] };
     let signature = Signature { inputs: vec![tensor(IoMode::Input)], outputs: vec![], shapes: vec![shape] };
-    let config = SessionConfig { depth: 1, ..SessionConfig::default() };
+    let launch_ahead = (through == Through::SessionAhead).then_some(std::time::Duration::from_secs(1));
+    let config = SessionConfig { depth: 1, launch_ahead, ..SessionConfig::default() };
     let activations = DeviceBuffer::new(device, 1, "nothing", "")?;
     let memory = Memory::new(device, &signature, &config, activations)?;
     let stream = Stream::new(device, 0)?;
     let mut call = memory.calls(&signature, &config, &kernels)?.remove(0);
-    if any {
+    if through == Through::Any {
         let inputs = &signature.shapes[0].inputs;
         call.input = InputParams::Any(Box::new(memory.normalize_params(0, &signature.shapes[0], 0, &config)));
-        call.input_kernel = kernels.function(input::any_kernel(inputs, false))?;
-        call.input_grid = input::any_grid(inputs, false);
+        call.input_kernel = kernels.function(Kind::Any.kernel(inputs, false))?;
+        call.input_grid = Kind::Any.grid(inputs, false);
     }
     let slot = memory.layout.slots(&memory.slots, 1).remove(0);
     // SAFETY: the region is as large as the input; nothing runs yet.
-    unsafe { slot.inputs[0].start.copy_from_nonoverlapping(NonNull::from(input).cast(), input.len()) };
+    unsafe {
+        slot.inputs[0].start.copy_from_nonoverlapping(NonNull::from(input).cast(), input.len());
+        (*slot.header.as_ptr()).sequence = CALL;
+        (*slot.header.as_ptr()).awaited = CALL;
+    }
+    if let Some(units) = slot.input_units {
+        let words = normalizer.input_words();
+        // SAFETY: as in `Session::ring`.
+        unsafe {
+            let from = std::slice::from_raw_parts(slot.inputs[0].start.as_ptr().cast::<u32>(), words);
+            in_band::send(from, std::slice::from_raw_parts(units.as_ptr(), words.next_multiple_of(2)), CALL);
+        }
+    }
     // SAFETY: as in `enqueue_parts`.
     unsafe { call.input.launch(call.input_kernel, &stream, call.input_grid)? };
     stream.settle(FIRST_CALL)?;
     let state: Vec<State> = memory.state.read()?;
+    assert_eq!(state[0].sequence, CALL, "handed on");
+    assert_eq!(state[0].status & u32::from(crate::Status::EXPIRED), 0, "it was there");
     let refused = state[0].status != 0;
     Ok((!refused).then_some(memory.inputs[0].read()?))
 }
@@ -134,7 +165,7 @@ impl Host {
             },
         );
         // Two blocks and few threads, so that elements are shared out and strides are taken.
-        let kernel = input::any_kernel(std::slice::from_ref(normalizer), row > 0);
+        let kernel = Kind::Any.kernel(std::slice::from_ref(normalizer), row > 0);
         self.run(kernel, &params, (2, 32));
         if row == 0 {
             // The kernel for several inputs does the same with one.
@@ -147,26 +178,50 @@ impl Host {
         (network, self.state.status != 0)
     }
 
-    /// The same through the kernel for small inputs, or `None` where there is none for this. In band the input is handed
-    /// over as call `number`, which the kernel compares with the one that the header awaits.
+    /// The same through the kernel for a small input that is there; `None` where there is none for this.
     pub fn normalize_small(
         &mut self,
         normalizer: &Normalizer,
         header: &SlotHeader,
         input: &[u8],
-        in_band: Option<u64>,
     ) -> Option<(Vec<u8>, bool)> {
-        let kernel = input::small_kernel(normalizer, in_band.is_some())?;
-        let mut words = vec![0_u32; normalizer.input_words()];
-        bytemuck::cast_slice_mut(&mut words)[..input.len()].copy_from_slice(input);
-        let units: Vec<crate::Unit> = (0..words.len().next_multiple_of(2)).map(|_| crate::Unit::default()).collect();
-        let source = match in_band {
-            Some(number) => {
-                in_band::send(&words, &units, number);
-                units.as_ptr() as u64
-            }
-            None => words.as_ptr() as u64,
-        };
+        let config = SessionConfig::default();
+        let words = words(normalizer, input);
+        self.run_small(Kind::Small, &config, normalizer, header, words.as_ptr() as u64)
+    }
+
+    /// The same through the kernel for one in band, whose units carry the numbers that `number` gives them; the kernel
+    /// compares them with the one that the header awaits.
+    pub fn normalize_in_band(
+        &mut self,
+        normalizer: &Normalizer,
+        header: &SlotHeader,
+        input: &[u8],
+        number: impl Fn(usize) -> u64,
+    ) -> Option<(Vec<u8>, bool)> {
+        let config =
+            SessionConfig { launch_ahead: Some(std::time::Duration::from_millis(1)), ..SessionConfig::default() };
+        let mut words = words(normalizer, input);
+        words.resize(words.len().next_multiple_of(2), 0);
+        let units: Vec<crate::Unit> = words.iter().map(|_| crate::Unit::default()).collect();
+        for unit in 0..units.len() {
+            in_band::send(&words[unit..=unit], &units[unit..=unit], number(unit));
+        }
+        self.run_small(Kind::InBand, &config, normalizer, header, units.as_ptr() as u64)
+    }
+
+    fn run_small(
+        &mut self,
+        kind: Kind,
+        config: &SessionConfig,
+        normalizer: &Normalizer,
+        header: &SlotHeader,
+        source: u64,
+    ) -> Option<(Vec<u8>, bool)> {
+        let inputs = std::slice::from_ref(normalizer);
+        if Kind::of(inputs, config) != kind {
+            return None;
+        }
         let mut destination = vec![0_u64; normalizer.output_bytes().div_ceil(8)];
         let elements = Element::table(normalizer);
         let params = SmallParams {
@@ -175,7 +230,7 @@ impl Host {
             patience_us: self.patience_us,
             ..SmallParams::new(normalizer, source, destination.as_mut_ptr() as u64, elements.as_ptr() as u64)
         };
-        self.run(kernel, &params, input::small_grid(normalizer, in_band.is_some()));
+        self.run(kind.kernel(inputs, false), &params, kind.grid(inputs, false));
         let network = bytemuck::cast_slice(&destination)[..normalizer.output_bytes()].to_vec();
         Some((network, self.state.status != 0))
     }
@@ -223,6 +278,12 @@ impl Host {
         let kernel = params.kernel(in_band);
         self.run(kernel, &params, (1, params.threads(in_band)));
     }
+}
+
+fn words(normalizer: &Normalizer, input: &[u8]) -> Vec<u32> {
+    let mut words = vec![0_u32; normalizer.input_words()];
+    bytemuck::cast_slice_mut(&mut words)[..input.len()].copy_from_slice(input);
+    words
 }
 
 /// What the session reads of units: the call's status and the words, once all are there.
