@@ -63,6 +63,22 @@ pub struct Ticket {
     sequence: u64,
 }
 
+impl Ticket {
+    /// The ticket as two numbers, for a caller of another language to keep.
+    #[inline]
+    #[must_use]
+    pub fn to_parts(self) -> [u64; 2] {
+        [u64::from(self.session) << 32 | u64::from(self.slot), self.sequence]
+    }
+
+    /// The ticket of [`to_parts`](Self::to_parts). Any other numbers make one that every session calls stale.
+    #[inline]
+    #[must_use]
+    pub fn from_parts([place, sequence]: [u64; 2]) -> Self {
+        Self { session: (place >> 32) as u32, slot: place as u32, sequence }
+    }
+}
+
 /// Where an answer came from, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
