@@ -173,6 +173,7 @@ impl Builder {
         shown: &str,
         build: impl FnOnce(&native::NativeLibrary, &ffi::BuildOptions, &[u8], &Observer) -> ffi::BuildReply,
     ) -> Result<BuiltPlan> {
+        crate::trust::refuse_in_production(&format!("build {shown}"), "build and sign it elsewhere")?;
         let (flavour, version) = (self.library.flavour(), self.library.version());
         config.refuse_what_cannot_be(flavour, version, is_quantized(nodes))?;
         let mut notes = config.notes(flavour);

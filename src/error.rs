@@ -107,6 +107,8 @@ pub enum ErrorKind {
     PlanUnverified,
     /// The plan's sidecar is not what was written.
     SidecarDamaged,
+    /// Signatures are enforced, and this is not what was signed; or a plan carries host code that was not allowed.
+    Untrusted,
     /// TensorRT refused the plan.
     PlanRefused,
     /// A shape outside the optimization profile, or none announced.

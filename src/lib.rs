@@ -48,6 +48,7 @@ mod tensor;
 #[cfg(test)]
 mod test_support;
 pub mod thread;
+pub mod trust;
 mod window;
 
 pub use autotune::{Candidate, autotune};

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::bridge::ffi;
 use crate::error::{Error, ErrorKind, Result};
 use crate::native;
+use crate::trust::Trust;
 
 /// Where a TensorRT installation lies: `$TENSORRT_ROOT/lib` is searched first.
 const TENSORRT_ROOT: &str = "TENSORRT_ROOT";
@@ -200,8 +201,10 @@ impl Library {
     /// Searched in this order: `$TENSORRT_ROOT` (`lib`, `lib64`, `targets/x86_64-linux-gnu/lib`),
     /// `$TICKRT_SDK/lib/tensorrt-rtx`, then where the dynamic linker looks (`LD_LIBRARY_PATH`, the system).
     ///
+    /// Where signatures are [enforced](crate::trust), only the libraries that were named there are opened.
+    ///
     /// # Errors
-    /// [`ErrorKind::TensorRtMissing`] with every place tried and what dlopen said there.
+    /// [`ErrorKind::TensorRtMissing`] with every place tried and what dlopen said there; [`ErrorKind::Untrusted`].
     pub fn open_any(preference: &Preference) -> Result<Self> {
         apply_log_variable();
         match preference {
@@ -267,11 +270,18 @@ fn open_flavour(flavour: Flavour) -> Result<native::Opened, String> {
     }
     let mut reasons = Vec::new();
     for name in candidates(flavour) {
+        if let Some(Err(error)) = Trust::enforced().map(|trust| trust.check_library(Path::new(&name))) {
+            reasons.push(error.to_string());
+            continue;
+        }
         match native::NativeLibrary::open(&name) {
             Ok(opened) if opened.flavour == flavour => return Ok(opened),
             Ok(opened) => reasons.push(format!("{name} is {}, not {flavour}", opened.version)),
             Err(error) => reasons.push(error.to_string()),
         }
+    }
+    if reasons.is_empty() {
+        reasons.push("signatures are enforced, and no such library was named".to_owned());
     }
     Err(reasons.join("; "))
 }
@@ -279,6 +289,9 @@ fn open_flavour(flavour: Flavour) -> Result<native::Opened, String> {
 /// What to give to dlopen for a flavour, in order. A file that is not there is left out: the last entry, the bare
 /// soname, always stays, so that dlopen has its say.
 fn candidates(flavour: Flavour) -> Vec<String> {
+    if let Some(trust) = Trust::enforced() {
+        return trust.libraries_named(flavour.soname()).map(|path| path.display().to_string()).collect();
+    }
     let mut folders = Vec::new();
     if let Some(root) = env::var_os(TENSORRT_ROOT).filter(|root| !root.is_empty()) {
         let root = PathBuf::from(root);
@@ -292,7 +305,10 @@ fn candidates(flavour: Flavour) -> Vec<String> {
 }
 
 fn open_path(path: &Path) -> Result<Library> {
-    let open = |file: &Path| native::NativeLibrary::open(&file.display().to_string());
+    let open = |file: &Path| {
+        Trust::enforced().map_or(Ok(()), |trust| trust.check_library(file))?;
+        native::NativeLibrary::open(&file.display().to_string())
+    };
     if !path.is_dir() {
         return Ok(into_library(open(path)?, Vec::new()));
     }

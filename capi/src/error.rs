@@ -200,6 +200,7 @@ codes! {
     62 "TICKRT_ONNXRUNTIME_TOO_OLD" ErrorKind::OnnxRuntimeTooOld,
     63 "TICKRT_ONNXRUNTIME" ErrorKind::OnnxRuntime,
     64 "TICKRT_NO_BACKEND" ErrorKind::NoBackend,
+    65 "TICKRT_UNTRUSTED" ErrorKind::Untrusted,
 }
 
 #[cfg(test)]

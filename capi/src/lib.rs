@@ -25,6 +25,7 @@ mod histogram;
 mod normalization;
 mod predictor;
 mod session;
+mod trust;
 mod version;
 
 pub use builder::*;
@@ -36,6 +37,7 @@ pub use histogram::*;
 pub use normalization::*;
 pub use predictor::*;
 pub use session::*;
+pub use trust::*;
 pub use version::*;
 
 pub use calls::{Answer, Output, TicketParts};

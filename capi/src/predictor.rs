@@ -87,6 +87,16 @@ pub extern "C" fn tickrt_chain_allow_different_models(chain: Option<&mut Chain>)
     })
 }
 
+/// `predictor.h`: lets version-compatible plans run their host code.
+#[unsafe(no_mangle)]
+pub extern "C" fn tickrt_chain_allow_host_code(chain: Option<&mut Chain>) -> MaybeError {
+    guard(|| {
+        let chain = given(chain, "chain")?;
+        chain.builder = std::mem::take(&mut chain.builder).allow_host_code();
+        Ok(())
+    })
+}
+
 /// `predictor.h`: starts every entry. The chain is used up, whatever comes of it.
 #[unsafe(no_mangle)]
 pub extern "C" fn tickrt_predictor_new(

@@ -7,4 +7,5 @@ mod answers;
 mod builds;
 mod engines;
 mod environment;
+mod signing;
 mod support;

@@ -52,6 +52,7 @@ typedef enum tickrt_code {
     TICKRT_ONNXRUNTIME_TOO_OLD = 62,
     TICKRT_ONNXRUNTIME = 63,
     TICKRT_NO_BACKEND = 64, /* no entry of the chain could start */
+    TICKRT_UNTRUSTED = 65,  /* not what was signed, where signatures are enforced */
 
     TICKRT_PANIC = 100, /* tickrt itself failed; the handle can only be freed */
     TICKRT_OTHER = 101

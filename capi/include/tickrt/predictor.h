@@ -44,6 +44,9 @@ TICKRT_MUST_USE tickrt_error *tickrt_chain_add_ort_cpu(tickrt_chain *chain, cons
 /* Lets the entries run different ONNX models. */
 TICKRT_MUST_USE tickrt_error *tickrt_chain_allow_different_models(tickrt_chain *chain);
 
+/* Lets version-compatible plans run the code for the host that they carry. */
+TICKRT_MUST_USE tickrt_error *tickrt_chain_allow_host_code(tickrt_chain *chain);
+
 /* Starts and warms up every entry; one that cannot start is passed over. `chain` is used up, whatever comes of it.
  * `config` may be NULL. TICKRT_NO_BACKEND if none starts, with every reason. */
 TICKRT_MUST_USE tickrt_error *tickrt_predictor_new(tickrt_chain *chain, const tickrt_config *config,

@@ -11,6 +11,7 @@
 #include "normalization.h"
 #include "predictor.h"
 #include "session.h"
+#include "trust.h"
 #include "types.h"
 #include "version.h"
 

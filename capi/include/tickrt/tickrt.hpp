@@ -9,4 +9,5 @@
 #include "result.hpp"
 #include "session.hpp"
 #include "span.hpp"
+#include "trust.hpp"
 #include "version.h"

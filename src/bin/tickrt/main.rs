@@ -11,11 +11,14 @@ mod chain;
 mod demo;
 mod exit;
 mod inspect;
+mod keygen;
 mod progress;
 mod run;
+mod sign;
 mod smoke;
 mod table;
 mod validate;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -40,6 +43,9 @@ enum Command {
     Inspect(inspect::Args),
     Smoke(smoke::Args),
     Demo(demo::Args),
+    Keygen(keygen::Args),
+    Sign(sign::Args),
+    Verify(verify::Args),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +58,9 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::main(&args),
         Command::Smoke(args) => smoke::main(&args),
         Command::Demo(args) => demo::main(&args),
+        Command::Keygen(args) => keygen::main(&args),
+        Command::Sign(args) => sign::main(&args),
+        Command::Verify(args) => verify::main(&args),
     };
     exit::code(result)
 }
