@@ -59,7 +59,7 @@ pub use config::{GapPolicy, SessionConfig, WaitStrategy, WindowConfig};
 pub use device::{Device, MemoryInfo};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind, Result};
-pub use library::{Flavour, Library, LogLevel, Preference, SkippedLibrary, Version, set_log_level};
+pub use library::{Flavour, Library, LogLevel, Place, Preference, SkippedLibrary, Surveyed, Version, set_log_level};
 pub use normalize::{Layout, NonFinite, Normalization, Normalizer, Stats};
 pub use plan::{Gpu, Plan, Sidecar, Target};
 pub use predictor::{PassedOver, Predictor, PredictorBuilder, PredictorSlot};

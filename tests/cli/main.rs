@@ -9,3 +9,4 @@ mod engines;
 mod environment;
 mod signing;
 mod support;
+mod versions;

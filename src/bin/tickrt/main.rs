@@ -19,6 +19,7 @@ mod smoke;
 mod table;
 mod validate;
 mod verify;
+mod versions;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,7 @@ enum Command {
     Keygen(keygen::Args),
     Sign(sign::Args),
     Verify(verify::Args),
+    Versions(versions::Args),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Command::Keygen(args) => keygen::main(&args),
         Command::Sign(args) => sign::main(&args),
         Command::Verify(args) => verify::main(&args),
+        Command::Versions(args) => versions::main(&args),
     };
     exit::code(result)
 }
