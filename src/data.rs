@@ -51,13 +51,25 @@ impl Array {
         let path = path.as_ref();
         let operation = || format!("read the array {}", path.display());
         let bytes = files::read(path, operation)?;
-        let (shape, values) = npy::decode(&bytes).map_err(|fault| {
+        Ok(Self { path: Some(path.to_path_buf()), ..Self::decoded(&bytes, operation)? })
+    }
+
+    /// Takes the bytes of a `.npy` file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`].
+    pub fn from_npy(bytes: &[u8]) -> Result<Self> {
+        Self::decoded(bytes, || "read an array".to_owned())
+    }
+
+    fn decoded(bytes: &[u8], operation: impl Fn() -> String) -> Result<Self> {
+        let (shape, values) = npy::decode(bytes).map_err(|fault| {
             Error::new(ErrorKind::InvalidArgument, operation())
                 .expected(fault.expected)
                 .got(fault.got)
                 .advice(fault.advice)
         })?;
-        Ok(Self { shape, values, path: Some(path.to_path_buf()) })
+        Ok(Self { shape, values, path: None })
     }
 
     /// Reads raw little-endian elements: as many samples of `sample` elements as the file holds.

@@ -49,6 +49,8 @@ mod tensor;
 mod test_support;
 pub mod thread;
 pub mod trust;
+#[doc(hidden)]
+pub mod untrusted;
 mod window;
 
 pub use autotune::{Candidate, autotune};

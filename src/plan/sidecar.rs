@@ -157,7 +157,25 @@ impl Sidecar {
         }
         let operation = || format!("read the plan's sidecar {}", path.display());
         let text = files::read(path, operation)?;
-        Self::parse(&text).map(|sidecar| Some((sidecar, digest(&text)))).map_err(|(kind, expected, got)| {
+        Ok(Some((Self::explained(&text, operation, plan)?, digest(&text))))
+    }
+
+    /// Reads the text of the sidecar of the plan at `plan`.
+    pub(crate) fn from_bytes(text: &[u8], plan: &Path) -> Result<Self> {
+        Self::explained(text, || "read a plan's sidecar".to_owned(), plan)
+    }
+
+    /// The text with the checksum that fits it, if it has a place for one.
+    pub(crate) fn with_its_checksum(text: &[u8]) -> Option<Vec<u8>> {
+        let text = std::str::from_utf8(text).ok()?;
+        let at = text.find(CHECKSUM_FIELD)? + CHECKSUM_FIELD.len();
+        let (before, after) = (&text[..at], text.get(at + NO_CHECKSUM.len()..)?);
+        let checksum = hex(&digest([before, NO_CHECKSUM, after].concat().as_bytes()));
+        Some([before, &checksum, after].concat().into_bytes())
+    }
+
+    fn explained(text: &[u8], operation: impl Fn() -> String, plan: &Path) -> Result<Self> {
+        Self::parse(text).map_err(|(kind, expected, got)| {
             let advice =
                 format!("{}, or remove the sidecar and see what --allow-unverified says", rebuild(None, Some(plan)));
             Error::new(kind, operation()).expected(expected).got(got).advice(advice)
