@@ -78,6 +78,9 @@ pub enum ErrorKind {
         code: i32,
     },
 
+    /// The process was forked after the session had started.
+    Forked,
+
     // The control plane's.
     /// An argument that cannot be: the caller's mistake.
     InvalidArgument,
@@ -300,6 +303,9 @@ impl fmt::Display for ErrorKind {
             Self::UnknownTensor => write!(f, "look up a tensor: the model has none of this name or place"),
             Self::Unavailable => {
                 write!(f, "answer a call: the GPU is out and no backend left can answer within the deadline")
+            }
+            Self::Forked => {
+                write!(f, "use a session: it belongs to the process that forked this one; start another one here")
             }
             Self::DeviceLost { code } => write!(
                 f,

@@ -23,6 +23,10 @@
 //! The control plane (build, load, start) validates everything, allocates and explains. The data plane (`submit`,
 //! `poll`, `wait`) allocates nothing, locks nothing, logs nothing and calls no C++.
 
+/// What the completion protocol is made of; tests/completion_model puts loom's in its place.
+mod atomic {
+    pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+}
 mod autotune;
 pub mod backend;
 mod bridge;
@@ -35,6 +39,7 @@ mod device;
 mod engine;
 mod error;
 mod files;
+mod fork;
 mod library;
 mod native;
 mod normalize;

@@ -14,6 +14,7 @@ use crate::backend::{Backend, BackendKind, CallShape, Health, Signature, SlotMem
 use crate::completion::{Done, Status, Unit, in_band};
 use crate::config::{SessionConfig, WaitStrategy};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork;
 use crate::tensor::{DataType, Element};
 use crate::window::{Moment, Windows};
 
@@ -51,6 +52,8 @@ pub struct Session {
     wait_strategy: WaitStrategy,
     check_finite: bool,
     output_range: Option<[f32; 2]>,
+    /// Of the process that started it.
+    generation: u32,
     backend: Box<dyn Backend>,
 }
 
@@ -173,6 +176,9 @@ impl Session {
     /// As [`input`](Self::input), and [`ErrorKind::Shape`] if no such shape was announced.
     #[inline]
     pub fn input_for(&mut self, shape: usize) -> Result<InputSlot<'_>> {
+        if fork::since(self.generation) {
+            return Err(ErrorKind::Forked.into());
+        }
         if shape >= self.backend.signature().shapes.len() {
             return Err(ErrorKind::Shape.into());
         }
@@ -717,6 +723,9 @@ impl Session {
 
     #[inline]
     fn asked(&self, ticket: Ticket) -> Result<usize> {
+        if fork::since(self.generation) {
+            return Err(ErrorKind::Forked.into());
+        }
         let index = ticket.slot as usize;
         let asked = ticket.session == self.id
             && self.slots.get(index).is_some_and(|slot| slot.state == SlotState::Asked(ticket.sequence));
@@ -836,6 +845,7 @@ impl Session {
             wait_strategy: config.wait_strategy,
             check_finite: config.check_finite,
             output_range: config.output_range,
+            generation: fork::generation(),
             backend,
         };
         session.warm_up(config.warm_up)?;

@@ -175,6 +175,7 @@ codes! {
     12 "TICKRT_UNKNOWN_TENSOR" ErrorKind::UnknownTensor,
     13 "TICKRT_UNAVAILABLE" ErrorKind::Unavailable,
     14 "TICKRT_DEVICE_LOST" ErrorKind::DeviceLost { .. },
+    15 "TICKRT_FORKED" ErrorKind::Forked,
     40 "TICKRT_INVALID_ARGUMENT" ErrorKind::InvalidArgument,
     41 "TICKRT_IO" ErrorKind::Io,
     42 "TICKRT_ONNX" ErrorKind::Onnx,

@@ -24,6 +24,7 @@ typedef enum tickrt_code {
     TICKRT_WRONG_TYPE = 11,
     TICKRT_UNKNOWN_TENSOR = 12,
     TICKRT_UNAVAILABLE = 13, /* no backend can answer in what is left of the deadline */
+    TICKRT_FORKED = 15,      /* the session belongs to the process that forked this one */
     TICKRT_DEVICE_LOST = 14, /* every CUDA user of the process is finished */
 
     /* The control plane's. */
