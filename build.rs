@@ -16,6 +16,9 @@ use std::thread;
 /// What the bridge consists of beside src/bridge.rs. Every file of cpp/ is watched.
 const BRIDGE_SOURCES: [&str; 4] = ["cpp/bridge.cc", "cpp/loader.cc", "cpp/log.cc", "cpp/outcome.cc"];
 
+/// Static variables in inline functions stay ordinary symbols: capi/localise makes those local, unique ones it cannot.
+const NO_UNIQUE: &str = "-fno-gnu-unique";
+
 fn main() {
     vars::watch();
     for path in ["build.rs", "build", "cpp", "src/bridge.rs", "kernels"] {
@@ -47,6 +50,7 @@ fn main() {
 fn compile_bridge(flavours: &[flavours::Flavour]) -> Result<(), String> {
     let mut build = cxx_build::bridge("src/bridge.rs");
     build.files(BRIDGE_SOURCES).std("c++17").warnings(true).extra_warnings(true);
+    build.flag_if_supported(NO_UNIQUE);
     for flavour in flavours {
         build.define(&format!("TICKRT_HAVE_{}", flavour.name().to_uppercase()), None);
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use crate::{is_file, leave_out, vars};
+use crate::{NO_UNIQUE, is_file, leave_out, vars};
 
 /// Where Debian's and Ubuntu's packages put the headers.
 const SYSTEM_INCLUDE: &str = "/usr/include/x86_64-linux-gnu";
@@ -56,6 +56,7 @@ fn compile(flavour: Flavour, out: &Path) -> Option<Flavour> {
             .warnings(true)
             .extra_warnings(true)
             .flag("-Wno-deprecated-declarations")
+            .flag_if_supported(NO_UNIQUE)
             // As system headers, so that the warnings shown are about our code.
             .flag(format!("-isystem{}", flavour.include.display()))
             .flag("-isystemcpp/standin")

@@ -210,6 +210,7 @@ impl Builder {
         shown: &str,
         build: impl FnOnce(&native::NativeLibrary, &[u8], &Observer) -> ffi::BuildReply,
     ) -> Result<BuiltPlan> {
+        crate::trust::refuse_in_production(&format!("build {shown}"), "build and sign it elsewhere")?;
         let (flavour, version) = (self.library.flavour(), self.library.version());
         let mut notes = config.notes(flavour);
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);

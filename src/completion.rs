@@ -4,9 +4,33 @@
 //! answer **in band** carries the call's number beside each word, so that no word waits for another's arrival: for small
 //! ones, about a microsecond sooner over PCIe. The input of a call launched ahead may go in band likewise, two microseconds
 //! sooner.
+//!
+//! # Why the reader sees the answer
+//!
+//! **The flag.** Threads of the publish kernel store the outputs to mapped host memory and meet at `__syncthreads`; then one of
+//! them stores the flag with `st.release.sys`. The barrier puts the block's stores before that one, and in PTX's memory model a
+//! release at system scope is cumulative: what happens before it, other threads' stores included, is visible to whoever acquires
+//! the flag, the host included. On the host `load(Acquire)` reads the flag: on x86-64 a plain load, which neither the processor
+//! nor, for its being an acquire, the compiler moves later loads ahead of. So stores of outputs, barrier, release, acquire, reads
+//! of outputs: each happens before the next. `kernels/publish.cuh` has the other half.
+//!
+//! **In band.** Number and data are one aligned word of 8 bytes. CUDA stores and x86-64 loads it whole, so no ordering is
+//! needed between words; the session reads every one until each shows the call's number. Relaxed suffices: a word that shows
+//! the number is that call's word. The next writer of a unit comes only after the session has launched the slot again, which
+//! it does after it has read the answer.
+//!
+//! **The way there.** The session writes input and header, and then launches: CUDA orders what the host wrote before a launch
+//! before the kernel's reads. A graph launched ahead polls the header's number with `ld.acquire.sys`
+//! (`kernels/normalize.cuh`), which pairs with the session's release of that number after the input; or, of an input in band, it
+//! polls each unit (`kernels/normalize_small.cuh`), for which what was said of answers holds the other way round.
+//!
+//! **What could go wrong** is modelled in `tests/completion_model` with this very file over loom's atomics, the GPU being a
+//! thread: an answer seen in part, one of an earlier call taken for this one's, a slot given out while its late answer is on
+//! its way.
 
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::atomic::{AtomicU64, Ordering};
 
 /// One slot's flag: the sequence number of the last finished call in the upper 48 bits, its [`Status`] in the lower 16.
 ///
@@ -97,9 +121,8 @@ fn tag(sequence: u64, status: Status) -> u32 {
 
 /// Inputs and answers in band, as the units of one slot.
 pub(crate) mod in_band {
-    use std::sync::atomic::Ordering;
-
     use super::{Status, Unit};
+    use crate::atomic::Ordering;
     use crate::backend::OutputShape;
 
     /// Beyond this many words the flag is no slower.

@@ -78,10 +78,13 @@ impl Engine {
     /// deserialises.
     ///
     /// # Errors
+    /// [`Untrusted`](crate::ErrorKind::Untrusted) for a plan that is not signed where signatures are enforced, or that
+    /// carries host code without [`Plan::allow_host_code`];
     /// [`TensorRtMissing`](crate::ErrorKind::TensorRtMissing), [`NoGpu`](crate::ErrorKind::NoGpu), those of
     /// [`Plan::check`], and [`PlanRefused`](crate::ErrorKind::PlanRefused) or
     /// [`OutOfMemory`](crate::ErrorKind::OutOfMemory) from TensorRT itself.
     pub fn from_plan(plan: &Plan, device: usize) -> Result<Self> {
+        let allow_host_code = plan.check_trust()?;
         let library = library_for(plan)?;
         plan.check(&Target {
             flavour: library.flavour(),
@@ -97,8 +100,6 @@ impl Engine {
             gpu_name: Some(device.name().to_owned()),
         })?;
         let free_before = device.memory()?.free;
-        // Version-compatible plans carry host code; one whose hash its sidecar vouches for may run it.
-        let allow_host_code = plan.sidecar().is_some_and(|sidecar| sidecar.version_compatible);
         let native = library.native().deserialize(plan.bytes(), allow_host_code).map_err(|error| {
             let asked = format!("a plan of {} bytes was to be loaded: lower its precision or size", plan.bytes().len());
             device.explain_memory(error, &asked)

@@ -78,6 +78,9 @@ pub enum ErrorKind {
         code: i32,
     },
 
+    /// The process was forked after the session had started.
+    Forked,
+
     // The control plane's.
     /// An argument that cannot be: the caller's mistake.
     InvalidArgument,
@@ -107,6 +110,8 @@ pub enum ErrorKind {
     PlanUnverified,
     /// The plan's sidecar is not what was written.
     SidecarDamaged,
+    /// Signatures are enforced, and this is not what was signed; or a plan carries host code that was not allowed.
+    Untrusted,
     /// TensorRT refused the plan.
     PlanRefused,
     /// A shape outside the optimization profile, or none announced.
@@ -306,6 +311,9 @@ impl fmt::Display for ErrorKind {
             Self::UnknownTensor => write!(f, "look up a tensor: the model has none of this name or place"),
             Self::Unavailable => {
                 write!(f, "answer a call: the GPU is out and no backend left can answer within the deadline")
+            }
+            Self::Forked => {
+                write!(f, "use a session: it belongs to the process that forked this one; start another one here")
             }
             Self::DeviceLost { code } => write!(
                 f,

@@ -23,6 +23,10 @@
 //! The control plane (build, load, start) validates everything, allocates and explains. The data plane (`submit`,
 //! `poll`, `wait`) allocates nothing, locks nothing, logs nothing and calls no C++.
 
+/// What the completion protocol is made of; tests/completion_model puts loom's in its place.
+mod atomic {
+    pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+}
 mod autotune;
 pub mod backend;
 mod bridge;
@@ -36,6 +40,7 @@ mod device;
 mod engine;
 mod error;
 mod files;
+mod fork;
 mod library;
 mod native;
 mod normalize;
@@ -49,6 +54,9 @@ mod tensor;
 #[cfg(test)]
 mod test_support;
 pub mod thread;
+pub mod trust;
+#[doc(hidden)]
+pub mod untrusted;
 mod window;
 
 pub use autotune::{Candidate, autotune};
@@ -62,7 +70,7 @@ pub use config::{GapPolicy, SessionConfig, WaitStrategy, WindowConfig};
 pub use device::{Device, MemoryInfo};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind, Result};
-pub use library::{Flavour, Library, LogLevel, Preference, SkippedLibrary, Version, set_log_level};
+pub use library::{Flavour, Library, LogLevel, Place, Preference, SkippedLibrary, Surveyed, Version, set_log_level};
 pub use normalize::{Layout, NonFinite, Normalization, Normalizer, Stats};
 pub use plan::{Gpu, Plan, Sidecar, Target};
 pub use predictor::{PassedOver, Predictor, PredictorBuilder, PredictorSlot};

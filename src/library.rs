@@ -3,6 +3,8 @@
 //! Nothing of TensorRT is linked. The build compiles one shim for each header set that it finds (see [`Flavour`]),
 //! and at run time the one whose library is there is used, so the same binary also runs where there is none.
 
+mod survey;
+
 use std::env;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,11 +18,17 @@ use serde::{Deserialize, Serialize};
 use crate::bridge::ffi;
 use crate::error::{Error, ErrorKind, Result};
 use crate::native;
+use crate::trust::Trust;
+
+pub use self::survey::{Place, Surveyed};
 
 /// Where a TensorRT installation lies: `$TENSORRT_ROOT/lib` is searched first.
 const TENSORRT_ROOT: &str = "TENSORRT_ROOT";
 /// Where `scripts/setup` put its parts: `$TICKRT_SDK/lib/tensorrt-rtx` is searched next.
 const TICKRT_SDK: &str = "TICKRT_SDK";
+/// Flavours and paths, separated by commas: `trt10,/opt/tensorrt-8.6,rtx`. Flavours are tried in this order and no others are;
+/// paths, of libraries or of folders, are searched before everything else.
+const TICKRT_TENSORRT: &str = "TICKRT_TENSORRT";
 /// `error`, `warning`, `info` or `verbose`: which of TensorRT's lines are printed to stderr. Unset: none.
 const TICKRT_LOG: &str = "TICKRT_LOG";
 
@@ -159,13 +167,48 @@ impl fmt::Display for Version {
 /// Which library [`Library::open_any`] is to take.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Preference {
-    /// The first of [`Flavour::ALL`] that is compiled in and installed.
+    /// What `$TICKRT_TENSORRT` says; without it the first of [`Flavour::ALL`] that is compiled in and installed.
     #[default]
     Any,
     /// One flavour, wherever it is installed.
     Flavour(Flavour),
     /// A library file, or a folder that holds one.
     Path(PathBuf),
+    /// The first of these that can be opened.
+    FirstOf(Vec<Preference>),
+}
+
+impl Preference {
+    fn into_list(self) -> Vec<Self> {
+        match self {
+            Self::FirstOf(list) => list,
+            one => vec![one],
+        }
+    }
+}
+
+impl FromStr for Preference {
+    type Err = Error;
+
+    /// Reads a flavour's [`name`](Flavour::name) or a path, or several separated by commas.
+    fn from_str(text: &str) -> Result<Self> {
+        let one = |text: &str| -> Result<Self> {
+            if let Ok(flavour) = text.parse() {
+                return Ok(Self::Flavour(flavour));
+            }
+            let path = PathBuf::from(text);
+            if path.exists() || text.contains('/') {
+                return Ok(Self::Path(path));
+            }
+            Err(Error::new(ErrorKind::InvalidArgument, "read which TensorRT to use")
+                .expected("trt8, trt10, trt11, rtx, or a library or folder that is there")
+                .got(format!("`{text}`")))
+        };
+        match text.split(',').map(one).collect::<Result<Vec<_>>>()? {
+            mut list if list.len() == 1 => Ok(list.swap_remove(0)),
+            list => Ok(Self::FirstOf(list)),
+        }
+    }
 }
 
 /// A library that was looked for and not taken.
@@ -197,17 +240,23 @@ struct Inner {
 impl Library {
     /// Opens the library that `preference` names.
     ///
-    /// Searched in this order: `$TENSORRT_ROOT` (`lib`, `lib64`, `targets/x86_64-linux-gnu/lib`),
+    /// Searched in this order: the paths in `$TICKRT_TENSORRT`, `$TENSORRT_ROOT` (`lib`, `lib64`, `targets/x86_64-linux-gnu/lib`),
     /// `$TICKRT_SDK/lib/tensorrt-rtx`, then where the dynamic linker looks (`LD_LIBRARY_PATH`, the system).
     ///
+    /// Where signatures are [enforced](crate::trust), only the libraries that were named there are opened.
+    ///
     /// # Errors
-    /// [`ErrorKind::TensorRtMissing`] with every place tried and what dlopen said there.
+    /// [`ErrorKind::TensorRtMissing`] with every place tried and what dlopen said there; [`ErrorKind::Untrusted`].
     pub fn open_any(preference: &Preference) -> Result<Self> {
         apply_log_variable();
         match preference {
-            Preference::Any => open_first(Flavour::compiled_in()),
+            Preference::Any => match variable()? {
+                Some(preference) => Self::open_any(&preference),
+                None => open_first(Flavour::compiled_in()),
+            },
             Preference::Flavour(flavour) => open_first(&[*flavour]),
             Preference::Path(path) => open_path(path),
+            Preference::FirstOf(list) => open_first_of(list),
         }
     }
 
@@ -246,6 +295,29 @@ impl fmt::Debug for Library {
     }
 }
 
+/// What `$TICKRT_TENSORRT` says.
+fn variable() -> Result<Option<Preference>> {
+    let text = env::var(TICKRT_TENSORRT).ok().filter(|text| !text.is_empty());
+    let read =
+        text.map(|text| text.parse::<Preference>().map_err(|error| error.and_advice("look at $TICKRT_TENSORRT")));
+    read.transpose()
+}
+
+/// Tries each in turn; the error has every one's.
+fn open_first_of(list: &[Preference]) -> Result<Library> {
+    let mut lines = Vec::new();
+    for preference in list {
+        match Library::open_any(preference) {
+            Ok(library) => return Ok(library),
+            Err(error) => lines.extend(error.to_string().lines().map(|line| line.trim().to_owned())),
+        }
+    }
+    Err(Error::new(ErrorKind::TensorRtMissing, "open a TensorRT library")
+        .expected(format!("one of the {} that were named to open", list.len()))
+        .got("none")
+        .log(lines))
+}
+
 /// Tries each flavour in turn and keeps why it was passed over.
 fn open_first(flavours: &[Flavour]) -> Result<Library> {
     let mut passed_over = Vec::new();
@@ -260,26 +332,51 @@ fn open_first(flavours: &[Flavour]) -> Result<Library> {
 
 fn open_flavour(flavour: Flavour) -> Result<native::Opened, String> {
     if flavour.headers().is_none() {
-        return Err(format!(
-            "the headers of {flavour} were not there when tickrt was compiled; run scripts/setup, or set \
-             {TENSORRT_ROOT}, and compile again"
-        ));
+        return Err(not_compiled_in(flavour));
     }
     let mut reasons = Vec::new();
     for name in candidates(flavour) {
-        match native::NativeLibrary::open(&name) {
+        match open_checked(&name) {
             Ok(opened) if opened.flavour == flavour => return Ok(opened),
             Ok(opened) => reasons.push(format!("{name} is {}, not {flavour}", opened.version)),
             Err(error) => reasons.push(error.to_string()),
         }
     }
+    if reasons.is_empty() {
+        reasons.push("signatures are enforced, and no such library was named".to_owned());
+    }
     Err(reasons.join("; "))
+}
+
+fn not_compiled_in(flavour: Flavour) -> String {
+    format!(
+        "the headers of {flavour} were not there when tickrt was compiled; run scripts/setup, or set {TENSORRT_ROOT}, \
+         and compile again"
+    )
+}
+
+/// Opens a library, if it may be.
+fn open_checked(name: &str) -> Result<native::Opened> {
+    Trust::enforced().map_or(Ok(()), |trust| trust.check_library(Path::new(name)))?;
+    native::NativeLibrary::open(name)
 }
 
 /// What to give to dlopen for a flavour, in order. A file that is not there is left out: the last entry, the bare
 /// soname, always stays, so that dlopen has its say.
 fn candidates(flavour: Flavour) -> Vec<String> {
+    if let Some(trust) = Trust::enforced() {
+        return trust.libraries_named(flavour.soname()).map(|path| path.display().to_string()).collect();
+    }
     let mut folders = Vec::new();
+    // A library that is named by its file is tried for every flavour: its own version tells which it is.
+    let mut named = Vec::new();
+    for preference in variable().ok().flatten().into_iter().flat_map(Preference::into_list) {
+        match preference {
+            Preference::Path(path) if path.is_dir() => folders.extend([path.clone(), path.join("lib")]),
+            Preference::Path(path) => named.push(path),
+            _ => {}
+        }
+    }
     if let Some(root) = env::var_os(TENSORRT_ROOT).filter(|root| !root.is_empty()) {
         let root = PathBuf::from(root);
         folders.extend(["lib", "lib64", "targets/x86_64-linux-gnu/lib"].map(|folder| root.join(folder)));
@@ -287,17 +384,20 @@ fn candidates(flavour: Flavour) -> Vec<String> {
     if let Some(sdk) = env::var_os(TICKRT_SDK).filter(|sdk| flavour == Flavour::Rtx && !sdk.is_empty()) {
         folders.push(PathBuf::from(sdk).join("lib/tensorrt-rtx"));
     }
-    let files = folders.into_iter().map(|folder| folder.join(flavour.soname())).filter(|file| file.exists());
+    let files = named.into_iter().chain(folders.into_iter().map(|folder| folder.join(flavour.soname())));
+    let files = files.filter(|file| file.exists());
     files.map(|file| file.display().to_string()).chain([flavour.soname().to_owned()]).collect()
 }
 
 fn open_path(path: &Path) -> Result<Library> {
-    let open = |file: &Path| native::NativeLibrary::open(&file.display().to_string());
+    let open = |file: &Path| open_checked(&file.display().to_string());
     if !path.is_dir() {
         return Ok(into_library(open(path)?, Vec::new()));
     }
-    let files = Flavour::ALL.into_iter().map(|flavour| path.join(flavour.soname()));
-    match files.into_iter().find(|file| file.exists()) {
+    let folders = [path.to_path_buf(), path.join("lib")];
+    let mut files =
+        Flavour::ALL.into_iter().flat_map(|flavour| folders.iter().map(move |folder| folder.join(flavour.soname())));
+    match files.find(|file| file.exists()) {
         Some(file) => Ok(into_library(open(&file)?, Vec::new())),
         None => Err(Error::new(ErrorKind::TensorRtMissing, format!("open a TensorRT library in {}", path.display()))
             .expected(Flavour::ALL.map(Flavour::soname).join(" or "))

@@ -25,6 +25,7 @@ use crate::builder::HardwareCompatibility;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{self, Staged};
 use crate::library::{Flavour, Version};
+use crate::trust::Trust;
 
 /// Files longer than this are not read: no engine is.
 const LARGEST: u64 = 64 << 30;
@@ -36,6 +37,9 @@ pub struct Plan {
     sidecar: Option<Sidecar>,
     sha256: [u8; 32],
     path: Option<PathBuf>,
+    /// What was read is what was signed.
+    signed: bool,
+    host_code: bool,
 }
 
 /// What a plan is to run on, for [`Plan::check`].
@@ -61,7 +65,7 @@ impl Plan {
         let sha256 = digest(&bytes);
         sidecar.plan_sha256 = hex(&sha256);
         sidecar.plan_bytes = bytes.len() as u64;
-        Ok(Self { bytes, sidecar: Some(sidecar), sha256, path: None })
+        Ok(Self { bytes, sidecar: Some(sidecar), sha256, path: None, signed: false, host_code: false })
     }
 
     /// A plan that lies in memory and has no sidecar: only its header vouches for it.
@@ -72,7 +76,7 @@ impl Plan {
         header::read(&bytes)
             .map_err(|fault| fault.into_error("take a plan from memory".to_owned(), rebuild(None, None)))?;
         let sha256 = digest(&bytes);
-        Ok(Self { bytes, sidecar: None, sha256, path: None })
+        Ok(Self { bytes, sidecar: None, sha256, path: None, signed: false, host_code: false })
     }
 
     /// Where the sidecar of the plan at `path` lies: `x.engine.json` for `x.engine`.
@@ -110,13 +114,20 @@ impl Plan {
             Ok(bytes) => bytes,
             // A sidecar alone still knows how to make the plan.
             Err(error) if !path.exists() => {
-                let sidecar = Sidecar::read(&sidecar_path, path).ok().flatten();
+                let sidecar = Sidecar::read(&sidecar_path, path).ok().flatten().map(|(sidecar, _)| sidecar);
                 return Err(error.advice(format!("check the path, or {}", rebuild(sidecar.as_ref(), Some(path)))));
             }
             Err(error) => return Err(error),
         };
         let sha256 = digest(&bytes);
         let sidecar = Sidecar::read(&sidecar_path, path)?;
+        if let Some(trust) = Trust::enforced() {
+            // A plan of another program has no sidecar, and may be signed as it is.
+            let sidecar = sidecar.as_ref().map(|(_, sha256)| (sidecar_path.clone(), *sha256));
+            trust.check(path, &[(path.to_path_buf(), sha256)].into_iter().chain(sidecar).collect::<Vec<_>>())?;
+        }
+        let signed = Trust::enforced().is_some();
+        let sidecar = sidecar.map(|(sidecar, _)| sidecar);
         if let Some(sidecar) = &sidecar {
             integrity(&bytes, &sha256, sidecar)
                 .and_then(|()| header::read(&bytes).map(drop))
@@ -133,7 +144,40 @@ impl Plan {
                     )));
             }
         }
-        Ok(Self { bytes, sidecar, sha256, path: Some(path.to_path_buf()) })
+        Ok(Self { bytes, sidecar, sha256, path: Some(path.to_path_buf()), signed, host_code: false })
+    }
+
+    /// Lets TensorRT run the host code that a version-compatible plan carries: a whole library of machine code, which no
+    /// check here can see into. Without it such a plan is refused.
+    #[must_use]
+    pub fn allow_host_code(mut self) -> Self {
+        self.host_code = true;
+        self
+    }
+
+    /// Whether TensorRT may run the plan's host code.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Untrusted`] for a plan that carries some without the caller's permission, and for one that was not read
+    /// from a signed file while signatures are enforced.
+    pub(crate) fn check_trust(&self) -> Result<bool> {
+        if !self.signed {
+            crate::trust::refuse_in_production(
+                &self.operation(),
+                "sign it with `tickrt sign`, and load it by its path",
+            )?;
+        }
+        let carries = self.sidecar.as_ref().is_some_and(|sidecar| sidecar.version_compatible);
+        if carries && !self.host_code {
+            return Err(Error::new(ErrorKind::Untrusted, self.operation())
+                .expected("a plan without code for the host, or permission to run it")
+                .got("a version-compatible plan, which carries some")
+                .advice(
+                    "if you trust who built it: Plan::read(..)?.allow_host_code() and Engine::from_plan, or \
+                     --allow-host-code; else build it without --versionCompatible",
+                ));
+        }
+        Ok(carries)
     }
 
     /// Writes the plan and its sidecar. A crash or a failure at any moment leaves what was there before, or a pair
@@ -397,7 +441,7 @@ fn dotted(compute_capability: u32) -> String {
     format!("{}.{}", compute_capability / 10, compute_capability % 10)
 }
 
-fn digest(bytes: &[u8]) -> [u8; 32] {
+pub(crate) fn digest(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 

@@ -24,7 +24,7 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::normalize::Normalization;
 use crate::onnx::Model;
-use crate::plan::{Sidecar, hex};
+use crate::plan::{Plan, Sidecar, hex};
 use crate::session::{Answer, AskedInput, Draft, Outputs, Session, Ticket};
 use crate::tensor::Element;
 
@@ -82,6 +82,7 @@ pub struct PredictorBuilder {
     entries: Vec<Entry>,
     config: SessionConfig,
     different_models: bool,
+    host_code: bool,
 }
 
 enum Entry {
@@ -150,6 +151,13 @@ impl PredictorBuilder {
         self
     }
 
+    /// As [`Plan::allow_host_code`], for every plan that is named by its path.
+    #[must_use]
+    pub fn allow_host_code(mut self) -> Self {
+        self.host_code = true;
+        self
+    }
+
     /// Starts and warms up every entry. One that cannot start, for whatever reason, a missing file included, is passed
     /// over: look at [`Predictor::passed_over`] once, before the day on which the fallback is needed.
     ///
@@ -168,7 +176,7 @@ impl PredictorBuilder {
         for entry in self.entries {
             let backend = entry.kind();
             let from_onnx = matches!(entry, Entry::OrtCuda(_) | Entry::OrtCpu(_));
-            match entry.start(&self.config) {
+            match entry.start(&self.config, self.host_code) {
                 Ok(entry) => {
                     if let Some(first) = started.first() {
                         same_interface(&first.session, &entry.session)?;
@@ -264,11 +272,12 @@ impl Entry {
         }
     }
 
-    fn start(self, config: &SessionConfig) -> Result<Started> {
+    fn start(self, config: &SessionConfig, host_code: bool) -> Result<Started> {
         let session = match self {
-            Self::TensorRt { path, verified: true } => Engine::load_on(path, config.device)?.session(config)?,
-            Self::TensorRt { path, verified: false } => {
-                Engine::load_unverified_on(path, config.device)?.session(config)?
+            Self::TensorRt { path, verified } => {
+                let plan = if verified { Plan::read(path)? } else { Plan::read_unverified(path)? };
+                let plan = if host_code { plan.allow_host_code() } else { plan };
+                Engine::from_plan(&plan, config.device)?.session(config)?
             }
             Self::Engine(engine) => engine.session(config)?,
             Self::OrtCuda(path) => Session::start(

@@ -14,6 +14,7 @@ use crate::backend::{Backend, BackendKind, CallShape, Health, Signature, SlotMem
 use crate::completion::{Done, Status, Unit, in_band};
 use crate::config::{SessionConfig, WaitStrategy};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork;
 use crate::tensor::{DataType, Element};
 use crate::window::{Moment, Windows};
 
@@ -51,6 +52,8 @@ pub struct Session {
     wait_strategy: WaitStrategy,
     check_finite: bool,
     output_range: Option<[f32; 2]>,
+    /// Of the process that started it.
+    generation: u32,
     backend: Box<dyn Backend>,
 }
 
@@ -61,6 +64,22 @@ pub struct Ticket {
     session: u32,
     slot: u32,
     sequence: u64,
+}
+
+impl Ticket {
+    /// The ticket as two numbers, for a caller of another language to keep.
+    #[inline]
+    #[must_use]
+    pub fn to_parts(self) -> [u64; 2] {
+        [u64::from(self.session) << 32 | u64::from(self.slot), self.sequence]
+    }
+
+    /// The ticket of [`to_parts`](Self::to_parts). Any other numbers make one that every session calls stale.
+    #[inline]
+    #[must_use]
+    pub fn from_parts([place, sequence]: [u64; 2]) -> Self {
+        Self { session: (place >> 32) as u32, slot: place as u32, sequence }
+    }
 }
 
 /// Where an answer came from, and when.
@@ -157,6 +176,9 @@ impl Session {
     /// As [`input`](Self::input), and [`ErrorKind::Shape`] if no such shape was announced.
     #[inline]
     pub fn input_for(&mut self, shape: usize) -> Result<InputSlot<'_>> {
+        if fork::since(self.generation) {
+            return Err(ErrorKind::Forked.into());
+        }
         if shape >= self.backend.signature().shapes.len() {
             return Err(ErrorKind::Shape.into());
         }
@@ -714,6 +736,9 @@ impl Session {
 
     #[inline]
     fn asked(&self, ticket: Ticket) -> Result<usize> {
+        if fork::since(self.generation) {
+            return Err(ErrorKind::Forked.into());
+        }
         let index = ticket.slot as usize;
         let asked = ticket.session == self.id
             && self.slots.get(index).is_some_and(|slot| slot.state == SlotState::Asked(ticket.sequence));
@@ -833,6 +858,7 @@ impl Session {
             wait_strategy: config.wait_strategy,
             check_finite: config.check_finite,
             output_range: config.output_range,
+            generation: fork::generation(),
             backend,
         };
         session.warm_up(config.warm_up)?;

@@ -326,7 +326,10 @@ fn version_compatible_plan_loads() {
         // 8.6 needs its lean library for that, which not every installation has.
         Err(error) => println!("{} builds none: {error}", library.version()),
         Ok(_) => {
-            let engine = Engine::load(engines::built("mlp_compatible", "mlp", config)).unwrap();
+            let plan = Plan::read(engines::built("mlp_compatible", "mlp", config)).unwrap();
+            // It carries code for the host.
+            assert_eq!(Engine::from_plan(&plan, 0).unwrap_err().kind(), ErrorKind::Untrusted);
+            let engine = Engine::from_plan(&plan.allow_host_code(), 0).unwrap();
             engine.session(&SessionConfig::default()).unwrap();
         }
     }

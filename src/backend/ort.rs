@@ -34,6 +34,7 @@ use crate::device::{Device, Stream, is_sticky};
 use crate::error::{Error, ErrorKind, Result};
 use crate::onnx::{self, Model};
 use crate::tensor::{TensorInfo, elements, format_shape};
+use crate::trust;
 
 const START: &str = "start ONNX Runtime";
 const RUN: &str = "run ONNX Runtime";
@@ -142,6 +143,7 @@ impl OrtBackend {
         model: &Model,
         config: &SessionConfig,
     ) -> Result<Self> {
+        trust::check_model(model)?;
         let api = runtime.api;
         let shapes = config.resolve(model.tensors(), batch_of_one)?;
         let session = commit(&mut builder, model)?;

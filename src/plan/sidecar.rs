@@ -14,6 +14,7 @@ use crate::files;
 use crate::library::{Flavour, Version};
 use crate::normalize::Normalization;
 use crate::tensor::{IoMode, Shapes, TensorInfo, format_shape};
+use crate::trust::Trust;
 
 /// The layout of the sidecar that this version writes, and the only one that it reads.
 const FORMAT: u32 = 1;
@@ -116,9 +117,15 @@ impl Sidecar {
     /// The sidecar of the plan at `plan`, without looking at the plan; none if there is no such file.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`], [`ErrorKind::SidecarDamaged`].
+    /// [`ErrorKind::Io`], [`ErrorKind::SidecarDamaged`], [`ErrorKind::Untrusted`].
     pub fn beside(plan: impl AsRef<Path>) -> Result<Option<Self>> {
-        Self::read(&Plan::sidecar_path(&plan), plan.as_ref())
+        let (plan, path) = (plan.as_ref(), Plan::sidecar_path(&plan));
+        let Some((sidecar, sha256)) = Self::read(&path, plan)? else { return Ok(None) };
+        // Whoever could change the normalisation could choose the answers of every backend of a chain.
+        if let Some(trust) = Trust::enforced() {
+            trust.check(plan, &[(path, sha256)])?;
+        }
+        Ok(Some(sidecar))
     }
 
     /// Whether the engine takes calls of these shapes: its tensors and profiles tell, no TensorRT is asked.
@@ -143,14 +150,32 @@ impl Sidecar {
         text.replacen(NO_CHECKSUM, &checksum, 1)
     }
 
-    /// Reads the sidecar at `path` of the plan at `plan`; none if there is no such file.
-    pub(super) fn read(path: &Path, plan: &Path) -> Result<Option<Self>> {
+    /// Reads the sidecar at `path` of the plan at `plan`, and the hash of its bytes; none if there is no such file.
+    pub(super) fn read(path: &Path, plan: &Path) -> Result<Option<(Self, [u8; 32])>> {
         if !path.try_exists().unwrap_or(true) {
             return Ok(None);
         }
         let operation = || format!("read the plan's sidecar {}", path.display());
         let text = files::read(path, operation)?;
-        Self::parse(&text).map(Some).map_err(|(kind, expected, got)| {
+        Ok(Some((Self::explained(&text, operation, plan)?, digest(&text))))
+    }
+
+    /// Reads the text of the sidecar of the plan at `plan`.
+    pub(crate) fn from_bytes(text: &[u8], plan: &Path) -> Result<Self> {
+        Self::explained(text, || "read a plan's sidecar".to_owned(), plan)
+    }
+
+    /// The text with the checksum that fits it, if it has a place for one.
+    pub(crate) fn with_its_checksum(text: &[u8]) -> Option<Vec<u8>> {
+        let text = std::str::from_utf8(text).ok()?;
+        let at = text.find(CHECKSUM_FIELD)? + CHECKSUM_FIELD.len();
+        let (before, after) = (&text[..at], text.get(at + NO_CHECKSUM.len()..)?);
+        let checksum = hex(&digest([before, NO_CHECKSUM, after].concat().as_bytes()));
+        Some([before, &checksum, after].concat().into_bytes())
+    }
+
+    fn explained(text: &[u8], operation: impl Fn() -> String, plan: &Path) -> Result<Self> {
+        Self::parse(text).map_err(|(kind, expected, got)| {
             let advice =
                 format!("{}, or remove the sidecar and see what --allow-unverified says", rebuild(None, Some(plan)));
             Error::new(kind, operation()).expected(expected).got(got).advice(advice)

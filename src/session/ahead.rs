@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use super::{Session, SlotState};
 use crate::completion::Status;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
+use crate::fork;
 
 /// A graph that waits on the device for its call.
 #[derive(Debug, Clone, Copy)]
@@ -86,6 +87,9 @@ impl Session {
     /// # Errors
     /// Those of the backend.
     pub fn keep_warm(&mut self) -> Result<()> {
+        if fork::since(self.generation) {
+            return Err(ErrorKind::Forked.into());
+        }
         if self.launches_ahead {
             if self.ahead.is_some_and(|ahead| self.has_expired(ahead)) {
                 self.ahead = None;
@@ -128,6 +132,11 @@ impl Session {
 /// A graph that waits would be waited for.
 impl Drop for Session {
     fn drop(&mut self) {
+        if fork::since(self.generation) {
+            // The device's side is the parent's: it is leaked here, and no driver is called.
+            self.quarantine();
+            return;
+        }
         self.rest();
     }
 }

@@ -8,4 +8,6 @@ mod builds;
 mod engines;
 mod environment;
 mod precision;
+mod signing;
 mod support;
+mod versions;

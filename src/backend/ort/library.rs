@@ -9,6 +9,7 @@ use once_cell::sync::OnceCell;
 use ort::sys::{OrtApi, OrtApiBase};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::trust::Trust;
 
 /// Names the library; then no other is looked for.
 const ORT_DYLIB_PATH: &str = "ORT_DYLIB_PATH";
@@ -42,6 +43,10 @@ impl OnnxRuntime {
     /// has loaded before.
     pub fn load(explicit: Option<&Path>) -> Result<&'static Self> {
         static RUNTIME: OnceCell<OnnxRuntime> = OnceCell::new();
+        let explicit = match Trust::enforced() {
+            Some(trust) => Some(trusted(trust, explicit)?),
+            None => explicit,
+        };
         let named = explicit.map(|path| probe(path).map_err(|fault| failure(vec![fault]))).transpose()?;
         let wanted = named.as_ref().map(|found| found.path.clone());
         let runtime = RUNTIME.get_or_try_init(|| named.map_or_else(search, Ok)?.load())?;
@@ -81,6 +86,17 @@ impl OnnxRuntime {
             found
         }
     }
+}
+
+/// The library that may be opened where signatures are enforced.
+fn trusted<'a>(trust: &'a Trust, explicit: Option<&'a Path>) -> Result<&'a Path> {
+    let path = explicit.or_else(|| trust.libraries_named("libonnxruntime.so").next()).ok_or_else(|| {
+        Error::new(ErrorKind::OnnxRuntimeMissing, LOAD)
+            .expected("a libonnxruntime.so among the libraries that were named when signatures were enforced")
+            .got("none")
+    })?;
+    trust.check_library(path)?;
+    Ok(path)
 }
 
 /// A library that can be used.

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use tickrt::{
-    BackendKind, CalibrationMethod, Flavour, HardwareCompatibility, Int8Mode, MemoryPool, PrecisionConstraints,
-    Preference, ProfilingVerbosity, Shapes, elements,
+    BackendKind, CalibrationMethod, HardwareCompatibility, Int8Mode, MemoryPool, PrecisionConstraints, Preference,
+    ProfilingVerbosity, Shapes, elements,
 };
 
 /// A value and how it was typed: so it goes into the sidecar, for the command that builds the engine again.
@@ -127,14 +127,7 @@ impl FromStr for Capability {
 
 /// `trt8`, `trt10`, `trt11`, `rtx`, a library or a folder with one.
 pub fn preference(text: &str) -> Result<Preference, String> {
-    if let Ok(flavour) = text.parse::<Flavour>() {
-        return Ok(Preference::Flavour(flavour));
-    }
-    let path = PathBuf::from(text);
-    if path.exists() || text.contains('/') {
-        return Ok(Preference::Path(path));
-    }
-    Err(format!("`{text}` is neither trt8, trt10, trt11 or rtx nor a library or folder that is there"))
+    text.parse().map_err(|error: tickrt::Error| error.to_string())
 }
 
 /// An entry of a chain.

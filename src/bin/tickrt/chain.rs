@@ -25,6 +25,9 @@ pub struct ChainArgs {
     /// Load an engine that has no sidecar, such as trtexec's: TensorRT runs code from it, so trust the file
     #[arg(long, alias = "allow_unverified")]
     pub allow_unverified: bool,
+    /// Let an engine built with --versionCompatible run the code for the host that it carries
+    #[arg(long, alias = "allow_host_code")]
+    pub allow_host_code: bool,
     /// A *.normalization.json for an input, instead of what the engine's sidecar says; may be given again
     #[arg(long, value_name = "FILE")]
     pub normalization: Vec<PathBuf>,
@@ -84,7 +87,8 @@ impl ChainArgs {
     /// The engine's plan, checked.
     pub fn plan(&self) -> Outcome<Plan> {
         let path = self.engine.as_ref().ok_or_else(|| Failure::usage("add --engine FILE"))?;
-        Ok(if self.allow_unverified { Plan::read_unverified(path)? } else { Plan::read(path)? })
+        let plan = if self.allow_unverified { Plan::read_unverified(path)? } else { Plan::read(path)? };
+        Ok(if self.allow_host_code { plan.allow_host_code() } else { plan })
     }
 
     /// The sidecar of the engine, if an engine is named and has one.
@@ -134,6 +138,9 @@ impl ChainArgs {
     /// Starts the chain.
     pub fn predictor(&self, kinds: &[BackendKind], config: &SessionConfig) -> Outcome<Predictor> {
         let mut builder = Predictor::builder().config(config.clone());
+        if self.allow_host_code {
+            builder = builder.allow_host_code();
+        }
         for kind in kinds {
             builder = match (kind, &self.engine, &self.onnx) {
                 (BackendKind::TensorRt, Some(engine), _) if self.allow_unverified => {

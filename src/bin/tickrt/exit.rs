@@ -15,6 +15,7 @@ Exit codes:
 
 Environment:
   TENSORRT_ROOT   a TensorRT installation, searched first
+  TICKRT_TENSORRT which TensorRT, in which order: trt10,/opt/tensorrt-8.6,rtx
   TICKRT_SDK      what scripts/setup fetched: source scripts/env
   ORT_DYLIB_PATH  the ONNX Runtime library
   TICKRT_LOG      error, warning, info or verbose: TensorRT's own lines on stderr";

@@ -13,11 +13,15 @@ mod chain;
 mod demo;
 mod exit;
 mod inspect;
+mod keygen;
 mod progress;
 mod run;
+mod sign;
 mod smoke;
 mod table;
 mod validate;
+mod verify;
+mod versions;
 
 use std::process::ExitCode;
 
@@ -42,6 +46,10 @@ enum Command {
     Inspect(inspect::Args),
     Smoke(smoke::Args),
     Demo(demo::Args),
+    Keygen(keygen::Args),
+    Sign(sign::Args),
+    Verify(verify::Args),
+    Versions(versions::Args),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +62,10 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::main(&args),
         Command::Smoke(args) => smoke::main(&args),
         Command::Demo(args) => demo::main(&args),
+        Command::Keygen(args) => keygen::main(&args),
+        Command::Sign(args) => sign::main(&args),
+        Command::Verify(args) => verify::main(&args),
+        Command::Versions(args) => versions::main(&args),
     };
     exit::code(result)
 }

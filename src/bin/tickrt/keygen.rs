@@ -1,0 +1,42 @@
+//! `tickrt keygen`: a pair of keys, to sign with and to check with.
+
+use std::path::PathBuf;
+
+use tickrt::trust::SecretKey;
+
+use crate::exit::Outcome;
+use crate::table;
+
+const EXAMPLE: &str = "\
+Example:
+  tickrt keygen trading
+
+Writes trading.key, which signs and stays where engines are built, and trading.pub, which goes to where they run. A key that \
+is there is not overwritten.";
+
+/// Make a pair of keys to sign engines with
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLE)]
+pub struct Args {
+    /// The files' name without .key and .pub
+    #[arg(value_name = "NAME")]
+    name: PathBuf,
+}
+
+/// Runs it.
+pub fn main(args: &Args) -> Outcome {
+    let [secret, public] = [".key", ".pub"].map(|ending| {
+        let mut name = args.name.clone().into_os_string();
+        name.push(ending);
+        PathBuf::from(name)
+    });
+    let key = SecretKey::generate()?;
+    key.write(&secret)?;
+    key.public().write(&public)?;
+    table::facts([
+        ("secret key", secret.display().to_string()),
+        ("public key", public.display().to_string()),
+        ("is", key.public().to_string()),
+    ]);
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! What is read from outside, one function a format: for fuzz/ and tests/untrusted.rs. None of them may panic, or take memory out
+//! of proportion to the bytes.
+
+use std::path::Path;
+
+use crate::onnx::Model;
+use crate::plan::{Plan, Sidecar};
+use crate::trust::Signature;
+
+/// A plan's sidecar, and what a caller does with it first.
+pub fn sidecar(bytes: &[u8]) {
+    let read = |bytes: &[u8]| {
+        let Ok(sidecar) = Sidecar::from_bytes(bytes, Path::new("x.engine")) else { return };
+        let _ = sidecar.check_shapes(&crate::Shapes::new());
+    };
+    read(bytes);
+    // A checksum that fits keeps nobody out: anyone can compute it.
+    if let Some(mended) = Sidecar::with_its_checksum(bytes) {
+        read(&mended);
+    }
+}
+
+/// A plan's header: all that is looked at before TensorRT.
+pub fn plan(bytes: &[u8]) {
+    let Ok(plan) = Plan::unverified(bytes.to_vec()) else { return };
+    let _ = (plan.version(), plan.flavour(), plan.facts(), plan.rebuild_command());
+}
+
+/// An ONNX model.
+pub fn onnx(bytes: &[u8]) {
+    let Ok(model) = Model::from_bytes(bytes.to_vec()) else { return };
+    let _ = (model.inputs(), model.outputs(), model.opset(), model.node_count(), model.operators());
+}
+
+/// An `.npy` array.
+#[cfg(feature = "tool")]
+pub fn npy(bytes: &[u8]) {
+    let _ = crate::data::Array::from_npy(bytes, std::path::Path::new("untrusted.npy"));
+}
+
+/// A signature file.
+pub fn signature(bytes: &[u8]) {
+    let Some(signature) = Signature::parse(bytes) else { return };
+    let _ = signature.check(Path::new("x.engine"), &[signature.key()], &[]);
+}
