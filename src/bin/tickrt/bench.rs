@@ -47,8 +47,9 @@ Paths:
   ort-cpu         ONNX Runtime on --threads CPU threads
   ort-cpu-all     ONNX Runtime on as many threads as it likes";
 
-/// ONNX Runtime's helpers spin for 2²⁰ rounds after a call, 20 to 70 ms, on the cores on which the others are measured.
-const SPINNING_ON: Duration = Duration::from_millis(150);
+/// ONNX Runtime's helpers spin for 2²⁰ rounds after a call, 20 ms to more than 150 where they share a core, on the cores on
+/// which the others are measured.
+const SPINNING_ON: Duration = Duration::from_millis(300);
 /// How long a path calls before the next one's turn.
 const TURN: Duration = Duration::from_millis(50);
 /// How much of that is not measured: a GPU that was idle raises its clocks first.
