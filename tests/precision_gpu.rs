@@ -182,16 +182,17 @@ fn nan_in_a_batch_and_empty_data_end_the_build() {
 #[test]
 fn kept_node_computes_in_fp32_under_obey_and_the_engine_says_so() {
     let Some(library) = tensorrt() else { return };
-    let fp32 = read("toy_cnn");
-    assert!(!Keep::new(&fp32, ["/0/Conv"]).unwrap().is_empty());
-    let config = quick().fp16(true).keep_fp32(["/0/Conv"]).precision_constraints(PrecisionConstraints::Obey);
+    // TensorRT 8.6.1 has no FP32 kernel for toy_cnn's first convolution under OBEY: "no supported formats".
+    let fp32 = read("mlp");
+    assert!(!Keep::new(&fp32, ["/0/Gemm"]).unwrap().is_empty());
+    let config = quick().fp16(true).keep_fp32(["/0/Gemm"]).precision_constraints(PrecisionConstraints::Obey);
     let config = config.profiling_verbosity(ProfilingVerbosity::Detailed);
     let built = Builder::new(&library).build_model(&fp32, &config).unwrap();
-    let layers = engine("toy_cnn", &built).layers_json();
+    let layers = engine("mlp", &built).layers_json();
     println!("{layers}");
-    let [top1, reference, _] = accuracy("toy_cnn", &built);
+    let [top1, reference, _] = accuracy("mlp", &built);
     assert!(top1 > reference - 0.01);
-    assert!(layers.contains("/0/Conv"), "{layers}");
+    assert!(layers.contains("/0/Gemm"), "{layers}");
 }
 
 #[test]

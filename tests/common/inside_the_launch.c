@@ -31,12 +31,16 @@ int posix_memalign(void** out, size_t align, size_t bytes) {
 }
 void free(void* memory) { ++counts[FREES]; __libc_free(memory); }
 
-#define PASS_ON(kind, type, name, parameters, arguments)             \
-  type name parameters {                                             \
-    static type(*real) parameters;                                   \
-    if (!real) real = (type(*) parameters)dlsym(RTLD_NEXT, #name);   \
-    ++counts[kind];                                                  \
-    return real arguments;                                           \
+/* Found before anything else runs: dlsym may itself ask for a lock. */
+#define PASS_ON(kind, type, name, parameters, arguments)                                        \
+  static type(*real_##name) parameters;                                                         \
+  __attribute__((constructor)) static void find_##name(void) {                                  \
+    real_##name = (type(*) parameters)dlsym(RTLD_NEXT, #name);                                  \
+  }                                                                                             \
+  type name parameters {                                                                        \
+    if (!real_##name) return 0; /* so early that there is one thread, which needs no lock */    \
+    ++counts[kind];                                                                             \
+    return real_##name arguments;                                                               \
   }
 PASS_ON(LOCKS, int, pthread_mutex_lock, (pthread_mutex_t* m), (m))
 PASS_ON(LOCKS, int, pthread_mutex_trylock, (pthread_mutex_t* m), (m))
