@@ -70,9 +70,13 @@ fn link_flags_are_those_that_rust_and_the_cpp_runtime_ask_for() {
     let pinned: BTreeSet<String> =
         words(&std::fs::read_to_string(capi().join("link-flags")).unwrap()).into_iter().collect();
     assert_eq!(pinned, expected);
-    let flags: BTreeSet<String> = pkg_config(&["--libs", "--static"]).into_iter().collect();
+    let flags: BTreeSet<String> = pkg_config("tickrt", &["--libs"]).into_iter().collect();
     assert!(pinned.is_subset(&flags), "{flags:?}");
-    assert_eq!(pkg_config(&["--modversion"]), [env!("CARGO_PKG_VERSION")]);
+    for package in ["tickrt", "tickrt-shared"] {
+        assert_eq!(pkg_config(package, &["--modversion"]), [env!("CARGO_PKG_VERSION")]);
+    }
+    let shared = pkg_config("tickrt-shared", &["--libs"]);
+    assert_eq!(shared, [format!("-L{}", prefix().join("lib").display()), "-ltickrt".to_owned()]);
 }
 
 #[test]

@@ -69,19 +69,16 @@ pub fn link(source: &Path, compiler: &str, more: &[PathBuf]) -> PathBuf {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let name = format!("{}-{}", source.file_stem().unwrap().display(), NUMBER.fetch_add(1, Ordering::Relaxed));
     let program = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let flags = pkg_config(&["--cflags", "--libs", "--static"]);
+    let flags = pkg_config("tickrt", &["--cflags", "--libs"]);
     let standard = if compiler == "gcc" { "-std=c11" } else { "-std=c++17" };
     let mut command = Command::new(compiler);
     command.args([standard, "-O1"]).args(WARNINGS).arg(source).args(more).arg("-o").arg(&program);
-    // The archive alone: the linker would take the shared library before it.
-    let archive = prefix().join("lib/libtickrt.a").display().to_string();
-    let flags = flags.into_iter().map(|flag| if flag == "-ltickrt" { archive.clone() } else { flag });
     run(command.arg("-Wl,--as-needed,--gc-sections").args(flags));
     program
 }
 
-pub fn pkg_config(arguments: &[&str]) -> Vec<String> {
+pub fn pkg_config(package: &str, arguments: &[&str]) -> Vec<String> {
     let mut command = Command::new("pkg-config");
-    command.env("PKG_CONFIG_PATH", prefix().join("lib/pkgconfig")).args(arguments).arg("tickrt");
+    command.env("PKG_CONFIG_PATH", prefix().join("lib/pkgconfig")).args(arguments).arg(package);
     words(&run(&mut command))
 }
