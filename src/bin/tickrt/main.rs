@@ -9,6 +9,7 @@ mod bench;
 mod build;
 mod chain;
 mod demo;
+mod doctor;
 mod exit;
 mod inspect;
 mod progress;
@@ -39,6 +40,7 @@ enum Command {
     Bench(bench::Args),
     Inspect(inspect::Args),
     Smoke(smoke::Args),
+    Doctor(doctor::Args),
     Demo(demo::Args),
 }
 
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::main(&args),
         Command::Inspect(args) => inspect::main(&args),
         Command::Smoke(args) => smoke::main(&args),
+        Command::Doctor(args) => doctor::main(&args),
         Command::Demo(args) => demo::main(&args),
     };
     exit::code(result)
