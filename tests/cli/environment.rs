@@ -124,7 +124,7 @@ fn symbol_unknown_is_an_error_with_its_number() {
 fn help_of_every_subcommand_has_an_example() {
     let tool = Tool::new();
     tool.run(&["--help"]).must(0, &["Exit codes:", "build", "validate"]);
-    for command in ["build", "run", "validate", "bench", "inspect", "smoke", "doctor", "demo"] {
+    for command in ["build", "run", "validate", "bench", "inspect", "smoke", "deploy", "doctor", "demo"] {
         let ended = tool.run(&[command, "--help"]);
         let shown = if command == "demo" { "scripts/demo".to_owned() } else { format!("tickrt {command}") };
         let help = &ended.must(0, &["Example:", &shown]).stdout;

@@ -5,6 +5,7 @@
 
 mod answers;
 mod builds;
+mod deploys;
 mod engines;
 mod environment;
 mod support;

@@ -9,6 +9,7 @@ mod bench;
 mod build;
 mod chain;
 mod demo;
+mod deploy;
 mod doctor;
 mod exit;
 mod inspect;
@@ -40,6 +41,7 @@ enum Command {
     Bench(bench::Args),
     Inspect(inspect::Args),
     Smoke(smoke::Args),
+    Deploy(deploy::Args),
     Doctor(doctor::Args),
     Demo(demo::Args),
 }
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::main(&args),
         Command::Inspect(args) => inspect::main(&args),
         Command::Smoke(args) => smoke::main(&args),
+        Command::Deploy(args) => deploy::main(&args),
         Command::Doctor(args) => doctor::main(&args),
         Command::Demo(args) => demo::main(&args),
     };
