@@ -1030,11 +1030,18 @@ impl Session {
         }
     }
 
+    /// Launches nothing ahead any more: another session answers from here on.
+    pub(crate) fn leave(&mut self) {
+        self.rest();
+        self.launches_ahead = false;
+    }
+
     /// Whether a call is in flight, or its answer not yet collected.
     pub(crate) fn has_calls(&self) -> bool {
         self.slots.iter().enumerate().any(|(index, slot)| match slot.state {
             SlotState::Free | SlotState::Failed(_) => false,
-            SlotState::Asked(_) => true,
+            // Nobody collects what keeps the device warm.
+            SlotState::Asked(sequence) => index < self.depth || self.finished(index, sequence).is_none(),
             SlotState::GivenUp(sequence) | SlotState::Discarded(sequence) => self.finished(index, sequence).is_none(),
         })
     }

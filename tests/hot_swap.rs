@@ -97,6 +97,19 @@ fn call_in_flight_whose_backend_fails_is_answered_by_the_successor() {
 }
 
 #[test]
+fn device_that_was_kept_warm_is_given_back_like_any_other() {
+    let config = SessionConfig { depth: 1, ..config() };
+    // One slot more than the ring has is for keeping warm.
+    let backend = FakeBackend::new(BackendKind::TensorRt, 1.0, 8, &SessionConfig { depth: 2, ..config.clone() });
+    let strings = Arc::clone(&backend.strings);
+    let mut predictor = Predictor::builder().backend(Box::new(backend)).config(config.clone()).build().unwrap();
+    predictor.keep_warm().unwrap();
+    assert_eq!(strings.launches.load(Ordering::SeqCst), 1);
+    predictor.swap(tensorrt(2.0, &config)).unwrap();
+    assert!(predictor.take_outgoing().is_some(), "nobody collects that answer");
+}
+
+#[test]
 fn windows_go_along_and_a_window_in_flight_stays_what_it_was() {
     let config = windows(3);
     let mut predictor = tensorrt(1.0, &config);

@@ -64,14 +64,18 @@ impl Predictor {
         if let Err(reason) = self.check_successor(&successor) {
             return Err(SwapRefused { reason, successor: Box::new(successor) });
         }
+        for entry in &mut self.entries {
+            if !entry.quarantined {
+                entry.session.leave();
+            }
+            entry.outgoing = true;
+        }
         let old = &mut self.entries[self.active].session;
-        old.rest();
         let new = &mut successor.entries[successor.active].session;
         let (kept, unused) = (old.take_windows(), new.take_windows());
         // The unused rings are large: they are freed with the sessions that go.
         old.put_windows(unused);
         new.inherit_windows(kept, old);
-        self.entries.iter_mut().for_each(|entry| entry.outgoing = true);
         successor.entries.append(&mut self.entries);
         std::mem::swap(self, &mut successor);
         Ok(())
