@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use crate::onnx;
 use crate::support::{Ended, Tool, left_out, model};
 
 /// A deployment of toy_cnn whose gates may stay unmeasured, for there may be no GPU. `extra` goes to its top.
@@ -60,6 +61,13 @@ fn versions_move_into_place_the_last_are_kept_and_rolled_back_to() {
     for file in [manifest["model"].as_str().unwrap(), "fp32.engine", "fp32.engine.json"] {
         assert!(folder.join(file).exists(), "{file}");
     }
+    let sidecar = tickrt::Sidecar::beside(folder.join("fp32.engine")).unwrap().unwrap();
+    assert_eq!(
+        sidecar.onnx_file,
+        Some(model("toy_cnn.onnx")),
+        "a file that is there, for the command that builds it again"
+    );
+    assert_eq!(sidecar.onnx_sha256.as_deref(), manifest["model_sha256"].as_str());
     deploy(&tool, &["--rollback"]).must(0, &["0002-", "answers again"]);
     assert!(current(&tool).starts_with("0002-"));
     deploy(&tool, &["--rollback"]).must(2, &["there is no version before 0002-"]);
@@ -167,4 +175,33 @@ fn disk_that_is_full_leaves_the_current_version_and_nothing_else() {
     assert!(said.contains("free some space"), "{said}");
     assert_eq!(versions(&tool).len(), 1);
     assert!(current(&tool).starts_with("0001-") && !staging(&tool).exists());
+}
+
+#[test]
+fn weights_beside_the_model_go_along() {
+    let tool = Tool::new().without_gpu();
+    std::fs::create_dir_all(tool.path("made/weights")).unwrap();
+    let weights = bytemuck::bytes_of(&[10.0_f32, 20.0, 30.0, 40.0]).to_vec();
+    tool.file("made/weights/data.bin", &weights);
+    let made = onnx::model_with(
+        vec![onnx::external("weights", 4, "weights/data.bin")],
+        vec![onnx::node("add", "Add", &["input", "weights"], &["output"])],
+        vec![onnx::value("input", &[1, 4])],
+        vec![onnx::value("output", &[1, 4])],
+    );
+    tool.file("made/model.onnx", &made);
+    let target = "[[target]]\nname = \"fp32\"\nbuild = [\"--tensorrt=rtx\"]\n";
+    tool.file(
+        "deploy.toml",
+        format!("name = \"toy\"\nstore = \"store\"\nonnx = \"made/model.onnx\"\n{target}").as_bytes(),
+    );
+    let ended = deploy(&tool, &[]);
+    if left_out(&ended) {
+        return;
+    }
+    ended.must(0, &["deployed"]);
+    let current = tool.path("store/toy/current");
+    assert_eq!(std::fs::read(current.join("model.onnx")).unwrap(), made);
+    assert_eq!(std::fs::read(current.join("weights/data.bin")).unwrap(), weights);
+    assert_eq!(std::fs::read(tool.path("made/weights/data.bin")).unwrap(), weights, "and are still where they were");
 }

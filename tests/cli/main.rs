@@ -8,4 +8,6 @@ mod builds;
 mod deploys;
 mod engines;
 mod environment;
+#[path = "../common/onnx.rs"]
+mod onnx;
 mod support;

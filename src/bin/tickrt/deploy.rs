@@ -8,6 +8,8 @@ mod store;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use tickrt::Sidecar;
+
 use self::config::{Config, Target};
 use self::manifest::{Deployed, Manifest};
 use self::store::Store;
@@ -75,7 +77,7 @@ pub fn main(args: &Args) -> Outcome {
     let staging = store.stage()?;
     let mut manifest = Manifest::new(&config.name, &config.onnx, staging.path())?;
     for target in &config.targets {
-        manifest.engines.push(build(&config, target, &manifest.model, staging.path())?);
+        manifest.engines.push(build(&config, target, &manifest.model_sha256, staging.path())?);
     }
     manifest.write(staging.path())?;
     let version = staging.move_into_place(&manifest)?;
@@ -88,12 +90,13 @@ pub fn main(args: &Args) -> Outcome {
     Ok(())
 }
 
-/// Builds one target from the model's copy and holds it against the gates.
-fn build(config: &Config, target: &Target, model: &str, folder: &Path) -> Outcome<Deployed> {
-    let (onnx, engine) = (folder.join(model), folder.join(format!("{}.engine", target.name)));
+/// Builds one target and holds it against the gates. From the model where it lies, for the sidecar names it; the copy in the
+/// version is of `sha256`.
+fn build(config: &Config, target: &Target, sha256: &str, folder: &Path) -> Outcome<Deployed> {
+    let (onnx, engine) = (&config.onnx, folder.join(format!("{}.engine", target.name)));
     println!("\n== build {}", target.name);
     let mut build = tool()?;
-    build.arg("build").arg("--onnx").arg(&onnx).arg("--engine").arg(&engine);
+    build.arg("build").arg("--onnx").arg(onnx).arg("--engine").arg(&engine);
     config.normalization.iter().for_each(|file| {
         build.arg("--normalization").arg(file);
     });
@@ -102,8 +105,16 @@ fn build(config: &Config, target: &Target, model: &str, folder: &Path) -> Outcom
         0 => {}
         code => return Err(failed(code, format!("build {}", target.name))),
     }
+    let built_from = Sidecar::beside(&engine)?.and_then(|sidecar| sidecar.onnx_sha256);
+    if built_from.as_deref() != Some(sha256) {
+        return Err(Failure::usage(format!(
+            "build {}: expected {} to stay as it was, with sha256 {sha256}, got another file; nothing was deployed",
+            target.name,
+            onnx.display()
+        )));
+    }
     let accuracy =
-        config.accuracy.as_ref().map(|gate| gates::accuracy(gate, &target.name, &engine, &onnx)).transpose()?;
+        config.accuracy.as_ref().map(|gate| gates::accuracy(gate, &target.name, &engine, onnx)).transpose()?;
     let latency = config.latency.as_ref().map(|gate| gates::latency(gate, &target.name, &engine)).transpose()?;
     Deployed::new(&target.name, &engine, accuracy, latency)
 }

@@ -55,12 +55,14 @@ impl Manifest {
         let beside = onnx.parent().unwrap_or(Path::new(""));
         for weights in model.external_files() {
             // Named as the model does, from its own folder.
-            let relative = weights.strip_prefix(beside).unwrap_or(weights);
+            let relative = weights.strip_prefix(beside).map_err(|_| {
+                Failure::usage(format!("copy {}: expected it below {}", weights.display(), beside.display()))
+            })?;
             let to = folder.join(relative);
             if let Some(parent) = to.parent() {
                 std::fs::create_dir_all(parent).map_err(|error| cannot_write(parent, &error))?;
             }
-            copy(&beside.join(relative), &to)?;
+            copy(weights, &to)?;
         }
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Ok(Self {
