@@ -73,6 +73,6 @@ pub use error::{Error, ErrorKind, Result};
 pub use library::{Flavour, Library, LogLevel, Place, Preference, SkippedLibrary, Surveyed, Version, set_log_level};
 pub use normalize::{Layout, NonFinite, Normalization, Normalizer, Stats};
 pub use plan::{Gpu, Plan, Sidecar, Target};
-pub use predictor::{PassedOver, Predictor, PredictorBuilder, PredictorSlot};
+pub use predictor::{Outgoing, PassedOver, Predictor, PredictorBuilder, PredictorSlot, SwapRefused};
 pub use session::{Answer, InputSlot, Outputs, Session, Ticket};
 pub use tensor::{DataType, Element, IoMode, Shapes, TensorInfo, elements, format_shape};

@@ -14,6 +14,8 @@
 //! A caller with a deadline gets the CPU's answer when the GPU's has not come by the last moment at which the CPU, by its
 //! measured 99th percentile, can still answer in time. The GPU keeps its place: one late answer is no failure.
 
+mod swap;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -27,6 +29,8 @@ use crate::onnx::Model;
 use crate::plan::{Plan, Sidecar, hex};
 use crate::session::{Answer, AskedInput, Draft, Outputs, Session, Ticket};
 use crate::tensor::Element;
+
+pub use self::swap::{Outgoing, SwapRefused};
 
 /// Owns one warmed-up [`Session`] for each entry of its chain, and answers from the first that works.
 ///
@@ -70,6 +74,8 @@ struct Started {
     quarantined: bool,
     /// Failed in a way that leaves CUDA alive.
     failed: bool,
+    /// Replaced: answers the calls that it was asked, and no further ones.
+    outgoing: bool,
     /// 99th percentile of its calls at start, of the slowest shape; `None` without a warm-up.
     p99: Option<Duration>,
     /// Why it is out.
@@ -179,7 +185,7 @@ impl PredictorBuilder {
             match entry.start(&self.config, self.host_code) {
                 Ok(entry) => {
                     if let Some(first) = started.first() {
-                        same_interface(&first.session, &entry.session)?;
+                        same_interface(&first.session, &entry.session, "start a predictor")?;
                     }
                     if from_onnx {
                         let own = hex(&entry.session.engine_id());
@@ -287,7 +293,8 @@ impl Entry {
             Self::OrtCpu(path) => Session::start(Box::new(OrtBackend::cpu(&Model::read(path)?, config)?), config)?,
             Self::Own(backend) => Session::start(backend, config)?,
         };
-        let mut started = Started { session, quarantined: false, failed: false, p99: None, reason: None };
+        let mut started =
+            Started { session, quarantined: false, failed: false, outgoing: false, p99: None, reason: None };
         started.measure(config.warm_up.min(200))?;
         Ok(started)
     }
@@ -306,11 +313,11 @@ impl Started {
     }
 
     fn usable(&self) -> bool {
-        !self.quarantined && !self.failed
+        !self.quarantined && !self.failed && !self.outgoing
     }
 }
 
-fn same_interface(first: &Session, other: &Session) -> Result<()> {
+fn same_interface(first: &Session, other: &Session, operation: &str) -> Result<()> {
     let interface = |session: &Session| {
         let Signature { inputs, outputs, shapes } = session.signature();
         let sizes = shapes.iter().map(|shape| {
@@ -324,7 +331,7 @@ fn same_interface(first: &Session, other: &Session) -> Result<()> {
     if expected == got {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::InvalidArgument, "start a predictor")
+    Err(Error::new(ErrorKind::InvalidArgument, operation)
         .expected(format!("every backend to take and give what {} does: {expected:?}", first.backend()))
         .got(format!("{got:?} from {}", other.backend()))
         .advice("build the plan from the same ONNX model that ONNX Runtime gets"))
@@ -658,7 +665,9 @@ impl Predictor {
                 other.reason = Some(reason.clone());
                 other.session.quarantine();
             }
-            self.passed_over.push(PassedOver { backend, reason: reason.clone(), restart_helps: true });
+            if !other.outgoing {
+                self.passed_over.push(PassedOver { backend, reason: reason.clone(), restart_helps: true });
+            }
         }
         if let Some(next) = self.entries.iter().position(Started::usable) {
             self.make_active(next);

@@ -1041,6 +1041,39 @@ impl Session {
         }
     }
 
+    /// Takes over another session's windows as [`put_windows`](Self::put_windows) does, and from the windows that this
+    /// session had, which `spare` holds, what is refused and what a gap does.
+    pub(crate) fn inherit_windows(&mut self, mut windows: Option<Windows>, spare: &Self) {
+        if let (Some(windows), Some(own)) = (&mut windows, &spare.windows) {
+            windows.follow_rules_of(own);
+        }
+        self.put_windows(windows);
+    }
+
+    /// Whether both keep windows of as many symbols and as long rows, or none.
+    pub(crate) fn keeps_windows_like(&self, other: &Self) -> bool {
+        match (&self.windows, &other.windows) {
+            (Some(one), Some(other)) => one.has_layout_of(other),
+            (one, other) => one.is_none() && other.is_none(),
+        }
+    }
+
+    /// Launches nothing ahead any more: another session answers from here on.
+    pub(crate) fn leave(&mut self) {
+        self.rest();
+        self.launches_ahead = false;
+    }
+
+    /// Whether a call is in flight, or its answer not yet collected.
+    pub(crate) fn has_calls(&self) -> bool {
+        self.slots.iter().enumerate().any(|(index, slot)| match slot.state {
+            SlotState::Free | SlotState::Failed(_) => false,
+            // Nobody collects what keeps the device warm.
+            SlotState::Asked(sequence) => index < self.depth || self.finished(index, sequence).is_none(),
+            SlotState::GivenUp(sequence) | SlotState::Discarded(sequence) => self.finished(index, sequence).is_none(),
+        })
+    }
+
     pub(crate) fn quarantine(&mut self) {
         self.backend.quarantine();
     }

@@ -76,6 +76,17 @@ impl Windows {
         self.rows
     }
 
+    /// Whether rows of the one can be the other's.
+    pub(crate) fn has_layout_of(&self, other: &Self) -> bool {
+        let layout = |windows: &Self| (windows.row_bytes, windows.rows, windows.data_type, windows.states.len());
+        layout(self) == layout(other)
+    }
+
+    /// Refuses, and treats gaps, as `other` does from now on.
+    pub(crate) fn follow_rules_of(&mut self, other: &Self) {
+        (self.refuse_non_finite, self.on_gap) = (other.refuse_non_finite, other.on_gap);
+    }
+
     /// Keeps the newest row of `symbol`.
     pub(crate) fn push(&mut self, symbol: u32, data_type: DataType, row: &[u8]) -> Result<()> {
         self.known(symbol)?;

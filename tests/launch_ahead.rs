@@ -460,6 +460,34 @@ fn predictor_keeps_a_healthy_device_after_a_rest() {
 }
 
 #[test]
+fn predictor_that_was_replaced_launches_nothing_ahead_any_more() {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let start = || {
+        let backend = ThreadDevice::new(3, PATIENCE, InBand::BOTH);
+        let counts = Arc::clone(&backend.counts);
+        let config = SessionConfig { depth: 3, warm_up: 0, wait_limit: PATIENCE, ..SessionConfig::default() };
+        (Predictor::builder().config(config).backend(Box::new(backend)).build().unwrap(), counts)
+    };
+    let ((mut predictor, old), (successor, _)) = (start(), start());
+    let mut slot = predictor.input().unwrap();
+    slot.write(0, &input(1.0)).unwrap();
+    let in_flight = slot.submit().unwrap();
+    let before = Instant::now();
+    predictor.swap(successor).unwrap();
+    let mut out = [0.0_f32];
+    predictor.infer(&input(2.0), &mut out).unwrap();
+    assert_eq!(out, [answer(input(2.0))]);
+    predictor.wait(in_flight, &mut out).unwrap();
+    assert_eq!(out, [answer(input(1.0))]);
+    while predictor.take_outgoing().is_none() {
+        assert!(before.elapsed() < PATIENCE, "what waited ahead was let go, and not outlasted");
+        std::thread::yield_now();
+    }
+    assert_eq!(old.launched.load(Ordering::Relaxed), 2, "the call, and the one ahead of it");
+    assert_eq!(old.expired.load(Ordering::Relaxed), 0);
+}
+
+#[test]
 fn launch_that_failed_leaves_no_input_to_the_next_call() {
     let (mut session, counts) = session(1, Duration::from_millis(200), InBand::BOTH);
     let mut out = [0.0_f32];

@@ -124,7 +124,7 @@ fn symbol_unknown_is_an_error_with_its_number() {
 fn help_of_every_subcommand_has_an_example() {
     let tool = Tool::new();
     tool.run(&["--help"]).must(0, &["Exit codes:", "build", "validate"]);
-    for command in ["build", "run", "validate", "bench", "inspect", "smoke", "demo"] {
+    for command in ["build", "run", "validate", "bench", "inspect", "smoke", "deploy", "doctor", "demo"] {
         let ended = tool.run(&[command, "--help"]);
         let shown = if command == "demo" { "scripts/demo".to_owned() } else { format!("tickrt {command}") };
         let help = &ended.must(0, &["Example:", &shown]).stdout;
@@ -144,4 +144,42 @@ fn pipe_closed_by_the_reader_ends_the_tool_quietly() {
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     child.wait().unwrap();
     assert_eq!(said, "");
+}
+
+#[test]
+fn doctor_without_a_gpu_says_so_and_looks_at_the_rest() {
+    let tool = Tool::new().without_gpu();
+    let ended = tool.run(&["doctor", "--duration", "0.2"]);
+    ended.must(1, &["wrong here: ", "CUDA"]);
+    for part in
+        ["CPU governor", "huge pages", "locked memory", "TensorRT", "ONNX Runtime", "host jitter", "not measured"]
+    {
+        assert!(ended.stdout.contains(part), "`{part}` is not in: {}", ended.stdout);
+    }
+}
+
+#[test]
+fn doctor_tells_programs_a_verdict_and_a_fix_for_each_finding() {
+    let tool = Tool::new().without_gpu();
+    tool.file("bad.onnx", b"no model");
+    let ended = tool.run(&["doctor", "--json", "--duration=0", "--onnx=bad.onnx", "--engine=absent.engine"]);
+    ended.must(1, &["engine, model"]);
+    let page: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    let findings = page["findings"].as_array().unwrap();
+    for finding in findings {
+        let bad = finding["verdict"] == "wrong" || finding["verdict"] == "tune";
+        assert_eq!(bad, !finding["fix"].as_str().unwrap().is_empty(), "{finding}");
+        assert!(!finding["seen"].as_str().unwrap().is_empty(), "{finding}");
+    }
+    assert!(!findings.iter().any(|finding| finding["area"] == "measured"), "nothing was to be measured");
+}
+
+#[test]
+fn doctor_holds_engine_and_model_against_each_other() {
+    let tool = Tool::new();
+    let Some(engine) = tool.engine("toy_cnn", &[]) else { return };
+    let tool = tool.without_gpu();
+    let doctor = |onnx: &str| tool.run(&["doctor", "--duration=0", "--engine", &engine, "--onnx", &model(onnx)]);
+    assert!(doctor("toy_cnn.onnx").stdout.contains("the engine was built from this model"));
+    doctor("mlp.onnx").must(1, &["engine and model"]);
 }

@@ -5,8 +5,11 @@
 
 mod answers;
 mod builds;
+mod deploys;
 mod engines;
 mod environment;
+#[path = "../common/onnx.rs"]
+mod onnx;
 mod precision;
 mod signing;
 mod support;

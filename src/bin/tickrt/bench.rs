@@ -18,8 +18,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tickrt::data::Feed;
 use tickrt::{BackendKind, Device, Engine, Precision, Session, SessionConfig};
 
+pub use self::check::read as records;
 use self::open_loop::Arrivals;
-use self::path::{Path, Way};
+pub use self::path::{Path, Way};
+pub use self::soak::duration;
 use crate::answers;
 use crate::args::{self, NamedFile};
 use crate::chain::ChainArgs;

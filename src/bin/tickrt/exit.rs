@@ -41,6 +41,11 @@ impl Failure {
         Self { code: 2, message: message.into() }
     }
 
+    /// With the code of a step that has told its story already.
+    pub fn with_code(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
     /// The environment lacks something.
     pub fn environment(message: impl Into<String>) -> Self {
         Self { code: 3, message: message.into() }

@@ -11,6 +11,8 @@ mod build;
 mod calibration;
 mod chain;
 mod demo;
+mod deploy;
+mod doctor;
 mod exit;
 mod inspect;
 mod keygen;
@@ -45,6 +47,8 @@ enum Command {
     Bench(bench::Args),
     Inspect(inspect::Args),
     Smoke(smoke::Args),
+    Deploy(deploy::Args),
+    Doctor(doctor::Args),
     Demo(demo::Args),
     Keygen(keygen::Args),
     Sign(sign::Args),
@@ -61,6 +65,8 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::main(&args),
         Command::Inspect(args) => inspect::main(&args),
         Command::Smoke(args) => smoke::main(&args),
+        Command::Deploy(args) => deploy::main(&args),
+        Command::Doctor(args) => doctor::main(&args),
         Command::Demo(args) => demo::main(&args),
         Command::Keygen(args) => keygen::main(&args),
         Command::Sign(args) => sign::main(&args),

@@ -1,0 +1,152 @@
+//! Versions in a folder, one of them current: `versions/0001-3b9c214cd95d/`, and `current`, a symbolic link.
+//!
+//! A version is made in a folder of its own and renamed into `versions/` when it is complete; `current` is another link
+//! renamed over it. So a reader sees one version or the other, whenever it looks and wherever a deployment was stopped.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+
+use super::manifest::{Manifest, cannot_write};
+use crate::exit::{self, Failure, Outcome};
+
+const STAGING: &str = ".staging";
+
+/// A deployment's folder, while nobody else changes it.
+pub struct Store {
+    folder: PathBuf,
+    /// Its lock ends with it.
+    _lock: File,
+}
+
+impl Store {
+    /// Makes the folder where it is not there, and locks it.
+    pub fn lock(store: &Path, name: &str) -> Outcome<Self> {
+        let folder = store.join(name);
+        fs::create_dir_all(folder.join("versions")).map_err(|error| cannot_write(&folder, &error))?;
+        let path = folder.join(".lock");
+        let open = File::options().create(true).truncate(false).read(true).write(true).open(&path);
+        let mut file = open.map_err(|error| cannot_write(&path, &error))?;
+        // SAFETY: a descriptor of ours that is open.
+        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+            let holder = fs::read_to_string(&path).unwrap_or_default();
+            return Err(Failure::usage(format!(
+                "deploy to {}: expected to be alone, got process {} that deploys there; wait for it",
+                folder.display(),
+                holder.trim()
+            )));
+        }
+        let told = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+        told.map_err(|error| cannot_write(&path, &error))?;
+        // What a deployment that was killed has left.
+        let _ = fs::remove_dir_all(folder.join(STAGING));
+        Ok(Self { folder, _lock: file })
+    }
+
+    /// The link to the version that programs load.
+    pub fn current(&self) -> PathBuf {
+        self.folder.join("current")
+    }
+
+    /// An empty folder to make a version in.
+    pub fn stage(&self) -> Outcome<Staging<'_>> {
+        let path = self.folder.join(STAGING);
+        fs::create_dir(&path).map_err(|error| cannot_write(&path, &error))?;
+        Ok(Staging { store: self, path })
+    }
+
+    /// Switches to the version before the current one. From which, to which.
+    pub fn roll_back(&self) -> Outcome<(String, String)> {
+        let (versions, current) = (self.versions()?, self.current_version());
+        let Some(from) = current else {
+            return Err(Failure::usage(format!("roll back {}: nothing is deployed there", self.folder.display())));
+        };
+        let Some(to) = versions.iter().rev().find(|version| **version < from) else {
+            return Err(Failure::usage(format!(
+                "roll back {}: there is no version before {from}; see `keep`",
+                self.folder.display()
+            )));
+        };
+        Manifest::read(&self.folder.join("versions").join(to))?;
+        self.switch_to(to)?;
+        Ok((from, to.clone()))
+    }
+
+    /// Removes all but the last `number` versions; never the current one. Which.
+    pub fn keep(&self, number: usize) -> Outcome<Vec<String>> {
+        let (mut versions, current) = (self.versions()?, self.current_version());
+        versions.truncate(versions.len().saturating_sub(number));
+        versions.retain(|version| Some(version) != current.as_ref());
+        for version in &versions {
+            let path = self.folder.join("versions").join(version);
+            if let Err(error) = fs::remove_dir_all(&path) {
+                // The new version is in place: an old one too many is no failure.
+                exit::note(format!("remove {}: {error}", path.display()));
+            }
+        }
+        Ok(versions)
+    }
+
+    /// In order.
+    fn versions(&self) -> Outcome<Vec<String>> {
+        let folder = self.folder.join("versions");
+        let refused = |error: std::io::Error| Failure::usage(format!("read {}: {error}", folder.display()));
+        let entries = fs::read_dir(&folder).map_err(refused)?;
+        let mut names: Vec<String> =
+            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.retain(|name| number(name).is_some());
+        names.sort();
+        Ok(names)
+    }
+
+    fn current_version(&self) -> Option<String> {
+        Some(fs::read_link(self.current()).ok()?.file_name()?.to_string_lossy().into_owned())
+    }
+
+    fn switch_to(&self, version: &str) -> Outcome {
+        let (new, current) = (self.folder.join(".current"), self.current());
+        let _ = fs::remove_file(&new);
+        let switch = || {
+            std::os::unix::fs::symlink(Path::new("versions").join(version), &new)?;
+            fs::rename(&new, &current)?;
+            File::open(&self.folder)?.sync_all()
+        };
+        switch().map_err(|error| cannot_write(&current, &error))
+    }
+}
+
+/// `0007-3b9c214cd95d` is number 7.
+fn number(version: &str) -> Option<u32> {
+    version.split_once('-')?.0.parse().ok()
+}
+
+/// A version that is being made; removed when it is dropped.
+pub struct Staging<'store> {
+    store: &'store Store,
+    path: PathBuf,
+}
+
+impl Staging<'_> {
+    /// Where its files go.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes it the current version; its name.
+    pub fn move_into_place(self, manifest: &Manifest) -> Outcome<String> {
+        let last = self.store.versions()?.last().and_then(|version| number(version)).unwrap_or(0);
+        let version = format!("{:04}-{}", last + 1, &manifest.model_sha256[..12]);
+        let path = self.store.folder.join("versions").join(&version);
+        fs::rename(&self.path, &path).map_err(|error| cannot_write(&path, &error))?;
+        self.store.switch_to(&version)?;
+        Ok(version)
+    }
+}
+
+impl Drop for Staging<'_> {
+    fn drop(&mut self) {
+        // Nothing is there any more once it was moved.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
