@@ -349,9 +349,13 @@ fn open_flavour(flavour: Flavour) -> Result<native::Opened, String> {
 }
 
 fn not_compiled_in(flavour: Flavour) -> String {
+    // No package registry has those of 8.
+    let get = match flavour {
+        Flavour::Trt8 => "set TICKRT_TRT8_INCLUDE to them",
+        _ => "run scripts/setup",
+    };
     format!(
-        "the headers of {flavour} were not there when tickrt was compiled; run scripts/setup, or set {TENSORRT_ROOT}, \
-         and compile again"
+        "the headers of {flavour} were not there when tickrt was compiled; {get}, or set {TENSORRT_ROOT}, and compile again"
     )
 }
 
