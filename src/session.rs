@@ -1,18 +1,21 @@
 //! The hot path, top to bottom: lend a slot, write the input, submit, spin on the flag, read the answer.
 //!
-//! After start nothing here allocates, locks, logs or calls C++, and every loop has a bound. The first half is the
-//! path; starting a session and what lies beside the path comes below it.
+//! After start nothing here allocates, locks, logs or calls C++, and every loop has a bound. What happens before is in
+//! `session/start.rs`; graphs launched ahead and a GPU kept warm are in `session/ahead.rs`; what a chain of sessions needs
+//! of each other is in `session/handover.rs`.
 
 mod ahead;
+mod handover;
+mod start;
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use self::ahead::Ahead;
-
+pub(crate) use self::handover::AskedInput;
 use crate::backend::{Backend, BackendKind, CallShape, Health, Signature, SlotMemory};
 use crate::completion::{Done, Status, Unit, in_band};
-use crate::config::{SessionConfig, WaitStrategy};
+use crate::config::WaitStrategy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork;
 use crate::tensor::{DataType, Element};
@@ -514,7 +517,7 @@ impl Session {
         self.poll_into(ticket, |outputs| outputs.copy(0, output))
     }
 
-    /// Waits for the answer, for [`SessionConfig::wait_limit`] at most: the first output goes to `output`.
+    /// Waits for the answer, for [`SessionConfig::wait_limit`](crate::SessionConfig::wait_limit) at most: the first output goes to `output`.
     ///
     /// # Errors
     /// [`ErrorKind::StaleTicket`], [`ErrorKind::WrongLength`], [`ErrorKind::WrongType`], [`ErrorKind::NonFiniteInput`],
@@ -819,75 +822,9 @@ fn check_values<T: Copy + Into<f64>>(values: &[T], finite: bool, range: Option<[
     Ok(())
 }
 
-// ---- Beside the path: starting, asking, failing.
+// ---- Beside the steps.
 
 impl Session {
-    /// Loads the plan in `path`, with the sidecar beside it, and starts a session on it: GPU 0, defaults for the rest.
-    ///
-    /// # Errors
-    /// Those of [`Engine::load`](crate::Engine::load) and [`Engine::session`](crate::Engine::session).
-    pub fn load(path: impl AsRef<std::path::Path>) -> Result<Self> {
-        crate::Engine::load(path)?.session(&SessionConfig::default())
-    }
-
-    /// Starts a session on `backend`: makes the windows and warms up every slot with every shape.
-    ///
-    /// # Errors
-    /// Those of the backend during warm-up, and [`ErrorKind::InvalidArgument`] for windows that do not fit the input.
-    pub fn start(backend: Box<dyn Backend>, config: &SessionConfig) -> Result<Self> {
-        static SESSIONS: AtomicU32 = AtomicU32::new(0);
-        let signature = backend.signature();
-        let windows = match &config.windows {
-            Some(windows) => Some(Windows::new(windows, &signature.shapes[0].inputs[0])?),
-            None => None,
-        };
-        let (state, submitted) = (SlotState::Free, Instant::now());
-        let free = Slot { state, shape: 0, words: 0, tag: 0, submitted, moment: None };
-        let mut session = Self {
-            slots: vec![free; backend.slots().len()].into(),
-            depth: config.depth.min(backend.slots().len()),
-            words: signature.shapes.iter().map(CallShape::words).collect(),
-            written: vec![0; backend.slots().len() * signature.inputs.len()].into(),
-            next: 0,
-            sequence: 0,
-            id: SESSIONS.fetch_add(1, Ordering::Relaxed),
-            windows,
-            ahead: None,
-            launches_ahead: false,
-            wait_limit: config.wait_limit,
-            wait_strategy: config.wait_strategy,
-            check_finite: config.check_finite,
-            output_range: config.output_range,
-            generation: fork::generation(),
-            backend,
-        };
-        session.warm_up(config.warm_up)?;
-        session.begin_launching_ahead();
-        Ok(session)
-    }
-
-    /// Every slot with every shape once, and `calls` calls at least. What zeros make the network answer is no matter.
-    fn warm_up(&mut self, calls: usize) -> Result<()> {
-        const FIRST_CALL: Duration = Duration::from_secs(10); // may load kernels
-        let shapes = self.backend.signature().shapes.len();
-        let calls = if calls == 0 { 0 } else { calls.max(shapes * self.slots.len()) };
-        for call in 0..calls {
-            self.try_slot(call % self.slots.len(), call / self.slots.len() % shapes, FIRST_CALL)?;
-        }
-        Ok(())
-    }
-
-    /// One call on whatever lies in a free slot, its answer dropped; how long it took.
-    fn try_slot(&mut self, index: usize, shape: usize, limit: Duration) -> Result<Duration> {
-        let submitted = Instant::now();
-        let ticket = self.launch(index, shape, Origin { tag: 0, submitted }, None)?;
-        if self.spin(index, ticket.sequence, after(limit))?.is_none() {
-            self.explain_silence(index, ticket.sequence)?;
-        }
-        self.slots[index].state = SlotState::Free;
-        Ok(submitted.elapsed())
-    }
-
     /// After the limit of a wait: asks the device what became of the call. It may have come meanwhile.
     #[cold]
     fn explain_silence(&mut self, index: usize, sequence: u64) -> Result<Status> {
@@ -908,174 +845,6 @@ impl Session {
         };
         self.slots[index].state = state;
         Err(error)
-    }
-
-    /// Which backend it runs on.
-    #[must_use]
-    pub fn backend(&self) -> BackendKind {
-        self.backend.kind()
-    }
-
-    /// Library, version and device, for people.
-    #[must_use]
-    pub fn description(&self) -> &str {
-        self.backend.description()
-    }
-
-    /// The network's inputs, as they are handed over, and its outputs, as they are delivered.
-    #[must_use]
-    pub fn signature(&self) -> &Signature {
-        self.backend.signature()
-    }
-
-    /// Whether calls run from a captured CUDA graph.
-    #[must_use]
-    pub fn is_graph(&self) -> bool {
-        self.backend.graph().is_ok()
-    }
-
-    /// Why calls do not run from a captured CUDA graph; `None` if they do.
-    #[must_use]
-    pub fn why_no_graph(&self) -> Option<&str> {
-        self.backend.graph().err()
-    }
-
-    /// Slots in the ring.
-    #[must_use]
-    pub fn depth(&self) -> usize {
-        self.depth
-    }
-
-    /// Rows of a rolling window; `None` without windows.
-    #[must_use]
-    pub fn window_rows(&self) -> Option<usize> {
-        self.windows.as_ref().map(Windows::rows)
-    }
-
-    /// Bytes of device memory that the backend holds.
-    #[must_use]
-    pub fn device_memory(&self) -> u64 {
-        self.backend.device_memory()
-    }
-
-    /// The call's input as it was handed over, its tag and time: its own bytes, or the moment of its window.
-    pub(crate) fn asked_input(&self, ticket: Ticket) -> Result<(AskedInput<'_>, Origin)> {
-        use SlotState::{Asked, Failed, GivenUp};
-        let index = ticket.slot as usize;
-        let slot = self.slots.get(index).ok_or(ErrorKind::StaleTicket)?;
-        let known = matches!(slot.state, Asked(s) | GivenUp(s) | Failed(s) if s == ticket.sequence);
-        if !known || ticket.session != self.id {
-            return Err(ErrorKind::StaleTicket.into());
-        }
-        let input = match slot.moment {
-            Some(moment) => AskedInput::Window(moment),
-            None => AskedInput::Slot { memory: &self.backend.slots()[index], shape: slot.shape },
-        };
-        Ok((input, Origin { tag: slot.tag, submitted: slot.submitted }))
-    }
-
-    /// The call was answered elsewhere. One that may still come keeps its slot until it has.
-    pub(crate) fn answered_elsewhere(&mut self, ticket: Ticket) {
-        let state = &mut self.slots[ticket.slot as usize].state;
-        *state = match *state {
-            SlotState::Asked(sequence) | SlotState::GivenUp(sequence) => SlotState::Discarded(sequence),
-            SlotState::Failed(_) => SlotState::Free,
-            other => other,
-        };
-    }
-
-    /// As [`asked_input`](Self::asked_input), of a call that could not be started.
-    pub(crate) fn drafted_input(&self, draft: Draft) -> (AskedInput<'_>, Origin) {
-        let memory = &self.backend.slots()[draft.index];
-        (AskedInput::Slot { memory, shape: draft.shape }, Origin { tag: draft.tag, submitted: Instant::now() })
-    }
-
-    pub(crate) fn engine_id(&self) -> [u8; 32] {
-        self.backend.engine_id()
-    }
-
-    pub(crate) fn issued(&self, ticket: Ticket) -> bool {
-        ticket.session == self.id
-    }
-
-    /// How long one call takes with the shape announced as number `shape`.
-    pub(crate) fn time_one_call(&mut self, shape: usize) -> Result<Duration> {
-        let index = self.input_for(shape)?.draft.index;
-        self.try_slot(index, shape, self.wait_limit)
-    }
-
-    /// Whether a call that was given up has not come back for the limit of a wait.
-    pub(crate) fn is_stuck(&self) -> bool {
-        self.slots.iter().enumerate().any(|(index, slot)| match slot.state {
-            SlotState::GivenUp(sequence) | SlotState::Discarded(sequence) => {
-                slot.submitted.elapsed() > self.wait_limit && self.finished(index, sequence).is_none()
-            }
-            _ => false,
-        })
-    }
-
-    /// Copies the inputs of another session's call into a slot of this one and starts it.
-    pub(crate) fn submit_copy(&mut self, of: &SlotMemory, shape: usize, origin: Origin) -> Result<Ticket> {
-        let index = self.input_for(shape)?.draft.index;
-        let memory = &self.backend.slots()[index];
-        for (normalizer, (from, to)) in
-            self.backend.signature().shapes[shape].inputs.iter().zip(of.inputs.iter().zip(&memory.inputs))
-        {
-            let bytes = normalizer.input_bytes();
-            assert!(bytes <= from.bytes && bytes <= to.bytes, "the chain's backends take the same inputs");
-            // SAFETY: both backends' contract: regions are valid and do not overlap; this slot is free.
-            unsafe { std::ptr::copy_nonoverlapping(from.start.as_ptr(), to.start.as_ptr(), bytes) };
-        }
-        self.launch(index, shape, origin, None)
-    }
-
-    pub(crate) fn take_windows(&mut self) -> Option<Windows> {
-        self.windows.take()
-    }
-
-    /// Takes over another session's windows: this device has seen none of the rows.
-    pub(crate) fn put_windows(&mut self, windows: Option<Windows>) {
-        self.windows = windows;
-        if let Some(windows) = &mut self.windows {
-            windows.unsent();
-        }
-    }
-
-    /// Takes over another session's windows as [`put_windows`](Self::put_windows) does, and from the windows that this
-    /// session had, which `spare` holds, what is refused and what a gap does.
-    pub(crate) fn inherit_windows(&mut self, mut windows: Option<Windows>, spare: &Self) {
-        if let (Some(windows), Some(own)) = (&mut windows, &spare.windows) {
-            windows.follow_rules_of(own);
-        }
-        self.put_windows(windows);
-    }
-
-    /// Whether both keep windows of as many symbols and as long rows, or none.
-    pub(crate) fn keeps_windows_like(&self, other: &Self) -> bool {
-        match (&self.windows, &other.windows) {
-            (Some(one), Some(other)) => one.has_layout_of(other),
-            (one, other) => one.is_none() && other.is_none(),
-        }
-    }
-
-    /// Launches nothing ahead any more: another session answers from here on.
-    pub(crate) fn leave(&mut self) {
-        self.rest();
-        self.launches_ahead = false;
-    }
-
-    /// Whether a call is in flight, or its answer not yet collected.
-    pub(crate) fn has_calls(&self) -> bool {
-        self.slots.iter().enumerate().any(|(index, slot)| match slot.state {
-            SlotState::Free | SlotState::Failed(_) => false,
-            // Nobody collects what keeps the device warm.
-            SlotState::Asked(sequence) => index < self.depth || self.finished(index, sequence).is_none(),
-            SlotState::GivenUp(sequence) | SlotState::Discarded(sequence) => self.finished(index, sequence).is_none(),
-        })
-    }
-
-    pub(crate) fn quarantine(&mut self) {
-        self.backend.quarantine();
     }
 
     #[inline]
@@ -1100,20 +869,4 @@ fn after(limit: Duration) -> Instant {
     const AGES: Duration = Duration::from_secs(1 << 31);
     let now = Instant::now();
     now.checked_add(limit).unwrap_or_else(|| now + AGES)
-}
-
-/// What a call was asked about.
-pub(crate) enum AskedInput<'session> {
-    Slot { memory: &'session SlotMemory, shape: usize },
-    Window(Moment),
-}
-
-impl std::fmt::Debug for Session {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session")
-            .field("backend", &self.backend.kind())
-            .field("description", &self.backend.description())
-            .field("depth", &self.depth)
-            .finish_non_exhaustive()
-    }
 }

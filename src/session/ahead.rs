@@ -2,9 +2,9 @@
 //!
 //! With [`SessionConfig::launch_ahead`](crate::SessionConfig::launch_ahead), each submission is followed by the launch of
 //! the next free slot's graph. It waits on the device, in its first kernel, for the number of the next call; `submit` then
-//! writes that number, behind the input or, of a small one, beside each word of it. A graph that has waited too long says so ([`Status::EXPIRED`]) and computes
-//! nothing: its call is launched as without. A call whose number came just when the graph gave up is launched again, by
-//! whoever waits for it.
+//! writes that number, behind the input or, of a small one, beside each word of it. A graph that has waited too long says
+//! so ([`Status::EXPIRED`]) and computes nothing: its call is launched as without. A call whose number came just when the
+//! graph gave up is launched again, by whoever waits for it.
 
 use std::time::Instant;
 

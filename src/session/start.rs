@@ -1,0 +1,138 @@
+//! Starting a session and asking what it is.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use super::{Origin, Session, Slot, SlotState, after};
+use crate::backend::{Backend, BackendKind, CallShape, Signature};
+use crate::config::SessionConfig;
+use crate::error::Result;
+use crate::fork;
+use crate::window::Windows;
+
+impl Session {
+    /// Loads the plan in `path`, with the sidecar beside it, and starts a session on it: GPU 0, defaults for the rest.
+    ///
+    /// # Errors
+    /// Those of [`Engine::load`](crate::Engine::load) and [`Engine::session`](crate::Engine::session).
+    pub fn load(path: impl AsRef<std::path::Path>) -> Result<Self> {
+        crate::Engine::load(path)?.session(&SessionConfig::default())
+    }
+
+    /// Starts a session on `backend`: makes the windows and warms up every slot with every shape.
+    ///
+    /// # Errors
+    /// Those of the backend during warm-up, and [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for
+    /// windows that do not fit the input.
+    pub fn start(backend: Box<dyn Backend>, config: &SessionConfig) -> Result<Self> {
+        static SESSIONS: AtomicU32 = AtomicU32::new(0);
+        let signature = backend.signature();
+        let windows = match &config.windows {
+            Some(windows) => Some(Windows::new(windows, &signature.shapes[0].inputs[0])?),
+            None => None,
+        };
+        let (state, submitted) = (SlotState::Free, Instant::now());
+        let free = Slot { state, shape: 0, words: 0, tag: 0, submitted, moment: None };
+        let mut session = Self {
+            slots: vec![free; backend.slots().len()].into(),
+            depth: config.depth.min(backend.slots().len()),
+            words: signature.shapes.iter().map(CallShape::words).collect(),
+            written: vec![0; backend.slots().len() * signature.inputs.len()].into(),
+            next: 0,
+            sequence: 0,
+            id: SESSIONS.fetch_add(1, Ordering::Relaxed),
+            windows,
+            ahead: None,
+            launches_ahead: false,
+            wait_limit: config.wait_limit,
+            wait_strategy: config.wait_strategy,
+            check_finite: config.check_finite,
+            output_range: config.output_range,
+            generation: fork::generation(),
+            backend,
+        };
+        session.warm_up(config.warm_up)?;
+        session.begin_launching_ahead();
+        Ok(session)
+    }
+
+    /// Every slot with every shape once, and `calls` calls at least. What zeros make the network answer is no matter.
+    fn warm_up(&mut self, calls: usize) -> Result<()> {
+        const FIRST_CALL: Duration = Duration::from_secs(10); // may load kernels
+        let shapes = self.backend.signature().shapes.len();
+        let calls = if calls == 0 { 0 } else { calls.max(shapes * self.slots.len()) };
+        for call in 0..calls {
+            self.try_slot(call % self.slots.len(), call / self.slots.len() % shapes, FIRST_CALL)?;
+        }
+        Ok(())
+    }
+
+    /// One call on whatever lies in a free slot, its answer dropped; how long it took.
+    pub(super) fn try_slot(&mut self, index: usize, shape: usize, limit: Duration) -> Result<Duration> {
+        let submitted = Instant::now();
+        let ticket = self.launch(index, shape, Origin { tag: 0, submitted }, None)?;
+        if self.spin(index, ticket.sequence, after(limit))?.is_none() {
+            self.explain_silence(index, ticket.sequence)?;
+        }
+        self.slots[index].state = SlotState::Free;
+        Ok(submitted.elapsed())
+    }
+
+    /// Which backend it runs on.
+    #[must_use]
+    pub fn backend(&self) -> BackendKind {
+        self.backend.kind()
+    }
+
+    /// Library, version and device, for people.
+    #[must_use]
+    pub fn description(&self) -> &str {
+        self.backend.description()
+    }
+
+    /// The network's inputs, as they are handed over, and its outputs, as they are delivered.
+    #[must_use]
+    pub fn signature(&self) -> &Signature {
+        self.backend.signature()
+    }
+
+    /// Whether calls run from a captured CUDA graph.
+    #[must_use]
+    pub fn is_graph(&self) -> bool {
+        self.backend.graph().is_ok()
+    }
+
+    /// Why calls do not run from a captured CUDA graph; `None` if they do.
+    #[must_use]
+    pub fn why_no_graph(&self) -> Option<&str> {
+        self.backend.graph().err()
+    }
+
+    /// Slots in the ring.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Rows of a rolling window; `None` without windows.
+    #[must_use]
+    pub fn window_rows(&self) -> Option<usize> {
+        self.windows.as_ref().map(Windows::rows)
+    }
+
+    /// Bytes of device memory that the backend holds.
+    #[must_use]
+    pub fn device_memory(&self) -> u64 {
+        self.backend.device_memory()
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("backend", &self.backend.kind())
+            .field("description", &self.backend.description())
+            .field("depth", &self.depth)
+            .finish_non_exhaustive()
+    }
+}
