@@ -160,6 +160,7 @@ impl Builder {
     /// [`Cancelled`](crate::ErrorKind::Cancelled), [`Io`](crate::ErrorKind::Io) for the timing cache, [`Build`](crate::ErrorKind::Build) for the rest.
     pub fn build_model(&mut self, model: &Model, config: &BuilderConfig) -> Result<BuiltPlan> {
         let shown = model.path().map_or_else(|| "an ONNX model".to_owned(), |path| path.display().to_string());
+        refuse_in_production(&shown)?;
         let (flavour, version) = (self.library.flavour(), self.library.version());
         config.refuse_what_cannot_be(flavour, version)?;
         let calibration = self.calibration.take();
@@ -192,6 +193,7 @@ impl Builder {
     /// # Errors
     /// As [`Self::build_model`], other than those about the model. The timing cache is written but not read.
     pub fn build_smoke_network(&mut self, config: &BuilderConfig) -> Result<BuiltPlan> {
+        refuse_in_production("the smoke network")?;
         self.observer.abort_with(&CancelToken::new());
         let flavour = self.library.flavour();
         config.refuse_what_cannot_be(flavour, self.library.version())?;
@@ -210,7 +212,6 @@ impl Builder {
         shown: &str,
         build: impl FnOnce(&native::NativeLibrary, &[u8], &Observer) -> ffi::BuildReply,
     ) -> Result<BuiltPlan> {
-        crate::trust::refuse_in_production(&format!("build {shown}"), "build and sign it elsewhere")?;
         let (flavour, version) = (self.library.flavour(), self.library.version());
         let mut notes = config.notes(flavour);
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -309,4 +310,9 @@ fn describe(error: &ffi::ParserError, nodes: &[NodeProto]) -> String {
 
 fn or_else<'a>(told: &'a str, known: Option<&'a str>) -> &'a str {
     if told.is_empty() { known.unwrap_or_default() } else { told }
+}
+
+/// Before anything is calibrated or timed.
+fn refuse_in_production(shown: &str) -> Result<()> {
+    crate::trust::refuse_in_production(&format!("build {shown}"), "build and sign it elsewhere")
 }

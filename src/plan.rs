@@ -121,12 +121,16 @@ impl Plan {
         };
         let sha256 = digest(&bytes);
         let sidecar = Sidecar::read(&sidecar_path, path)?;
-        if let Some(trust) = Trust::enforced() {
+        let enforced = Trust::enforced();
+        if let Some(trust) = enforced {
+            let found = sidecar.as_ref().map(|(_, sha256)| (sidecar_path.clone(), *sha256));
+            trust.check(path, &[(path.to_path_buf(), sha256)].into_iter().chain(found).collect::<Vec<_>>())?;
             // A plan of another program has no sidecar, and may be signed as it is.
-            let sidecar = sidecar.as_ref().map(|(_, sha256)| (sidecar_path.clone(), *sha256));
-            trust.check(path, &[(path.to_path_buf(), sha256)].into_iter().chain(sidecar).collect::<Vec<_>>())?;
+            if sidecar.is_none() {
+                trust.check_never_was(path, &sidecar_path)?;
+            }
         }
-        let signed = Trust::enforced().is_some();
+        let signed = enforced.is_some();
         let sidecar = sidecar.map(|(sidecar, _)| sidecar);
         if let Some(sidecar) = &sidecar {
             integrity(&bytes, &sha256, sidecar)

@@ -97,6 +97,20 @@ impl Trust {
         signature.check(artefact, &self.keys, parts)
     }
 
+    /// Makes sure that a file which is not there was not signed with the artefact: taking it away is a change as well.
+    pub(crate) fn check_never_was(&self, artefact: &Path, part: &Path) -> Result<()> {
+        let signature = Signature::beside(artefact)?;
+        signature.check(artefact, &self.keys, &[])?;
+        let name = part.file_name().unwrap_or_default();
+        if signature.names().all(|signed| name != signed) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Untrusted, format!("check what belongs to {}", artefact.display()))
+            .expected(format!("{}, which was signed with it", part.display()))
+            .got("none")
+            .advice("put back all that was signed"))
+    }
+
     /// The libraries that may be opened and whose file is called `name`, or begins so.
     pub(crate) fn libraries_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Path> {
         let named = move |path: &Path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(name));
@@ -135,6 +149,11 @@ pub(crate) fn check_model(model: &Model) -> Result<()> {
         return refuse_in_production("run an ONNX model", "sign its file with `tickrt sign`, and read it by its path");
     };
     let mut parts = vec![(path.to_path_buf(), model.sha256())];
+    if !model.external_files().is_empty() {
+        // ONNX Runtime then reads the model by its path, too, and not what was read before.
+        let bytes = files::read(path, || format!("read the model {}", path.display()))?;
+        parts.push((path.to_path_buf(), digest(&bytes)));
+    }
     for weights in model.external_files() {
         let bytes = files::read(weights, || format!("read the weights {}", weights.display()))?;
         parts.push((weights.clone(), digest(&bytes)));

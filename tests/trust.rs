@@ -9,8 +9,8 @@ use tickrt::backend::ort::{OnnxRuntime, OrtBackend};
 use tickrt::onnx::Model;
 use tickrt::trust::{SecretKey, Signature, Trust};
 use tickrt::{
-    Builder, BuilderConfig, Engine, Error, ErrorKind, Flavour, Library, Plan, Predictor, Preference, Session,
-    SessionConfig, Sidecar,
+    Builder, BuilderConfig, Calibration, CalibrationMethod, Engine, Error, ErrorKind, Flavour, Library, Plan,
+    Predictor, Preference, Session, SessionConfig, Sidecar, observe,
 };
 
 /// The error must be of signatures, and say all of `parts`.
@@ -25,6 +25,14 @@ fn copy(name: &str, folder: &Path) -> PathBuf {
     let to = folder.join(name);
     fs::copy(model(name), &to).unwrap();
     to
+}
+
+fn calibration() -> Calibration {
+    Calibration::new(CalibrationMethod::MinMax).samples(vec![vec![0.5_f32; 256]; 4])
+}
+
+fn int8() -> BuilderConfig {
+    BuilderConfig::new().int8(true)
 }
 
 #[test]
@@ -72,7 +80,18 @@ fn production_loads_what_was_signed_and_nothing_else() {
         let fresh = Plan::new(built.bytes.clone(), Sidecar::from(built)).unwrap();
         untrusted(Engine::from_plan(&fresh, 0), &["tickrt sign"]);
         untrusted(Builder::new(library).build_smoke_network(&BuilderConfig::new()), &["build"]);
+        // Before the model is run to calibrate it.
+        let calibrated = Builder::new(library).calibration(calibration()).build_file(&other_model, &int8());
+        untrusted(calibrated.map(drop), &["build"]);
         untrusted(Library::open_any(&Preference::Path(library.path().into())), &["absolute path"]);
+
+        // What was signed with it may not be taken away either.
+        let (sidecar, aside) = (Plan::sidecar_path(&engine), folder.path().join("aside"));
+        fs::rename(&sidecar, &aside).unwrap();
+        untrusted(Plan::read_unverified(&engine), &["x.engine.json, which was signed with it"]);
+        untrusted(Sidecar::beside(&engine), &["x.engine.json, which was signed with it"]);
+        fs::rename(&aside, &sidecar).unwrap();
+        Plan::read(&engine).unwrap();
 
         let mut bytes = fs::read(&engine).unwrap();
         let last = bytes.len() - 1;
@@ -94,6 +113,7 @@ fn production_loads_what_was_signed_and_nothing_else() {
     };
     start(&signed_model).unwrap();
     untrusted(start(&other_model), &["mlp.onnx.sig"]);
+    untrusted(observe(&Model::read(&other_model).unwrap(), calibration()).map(drop), &["calibrate"]);
     let from_memory = Model::from_bytes(fs::read(&signed_model).unwrap()).unwrap();
     untrusted(OrtBackend::cpu(&from_memory, &config).map(drop), &["tickrt sign"]);
     let chain = Predictor::builder().ort_cpu(&other_model).config(config.clone()).build().unwrap_err();

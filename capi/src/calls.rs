@@ -300,8 +300,9 @@ pub(crate) unsafe fn write_named<C: Calls>(
 #[inline]
 pub(crate) fn submit<C: Calls>(caller: Option<&mut Caller<C>>, tag: u64, ticket: Place<'_, TicketParts>) -> MaybeError {
     on(caller, |caller| {
-        let place = given(ticket, "ticket")?;
+        // Whatever comes of it, the slot is lent no longer.
         let slot = caller.slot.take().ok_or_else(no_slot)?;
+        let place = given(ticket, "ticket")?;
         place.write(TicketParts { parts: slot.submit(tag)?.to_parts() });
         Ok(())
     })

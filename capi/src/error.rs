@@ -1,8 +1,9 @@
 //! error.h: owned errors with a code and a message.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::Cell;
 use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 
 use tickrt::{Error, ErrorKind};
 
@@ -13,7 +14,8 @@ pub type MaybeError = Option<Box<CError>>;
 #[derive(Debug)]
 pub struct CError {
     fault: Fault,
-    message: OnceCell<CString>,
+    /// A C++ exception may be asked for it on several threads.
+    message: OnceLock<CString>,
 }
 
 /// What went wrong: with the call, or in our own code.
@@ -45,7 +47,7 @@ thread_local! {
 
 impl CError {
     fn boxed(fault: Fault) -> Box<Self> {
-        let error = Self { fault, message: OnceCell::new() };
+        let error = Self { fault, message: OnceLock::new() };
         match SPARE.try_with(Cell::take).ok().flatten() {
             Some(mut spare) => {
                 *spare = error;

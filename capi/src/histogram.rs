@@ -54,8 +54,15 @@ pub extern "C" fn tickrt_histogram_reset(histogram: Option<&mut CHistogram>) {
 
 /// `histogram.h`: adds all of another's.
 #[unsafe(no_mangle)]
-pub extern "C" fn tickrt_histogram_add(histogram: Option<&mut CHistogram>, other: Option<&CHistogram>) -> MaybeError {
-    guard(|| given(histogram, "histogram")?.0.add(&given(other, "other")?.0).map_err(internal))
+pub unsafe extern "C" fn tickrt_histogram_add(histogram: *mut CHistogram, other: *const CHistogram) -> MaybeError {
+    guard(|| {
+        if !histogram.is_null() && std::ptr::eq(histogram, other) {
+            return Err(invalid("other", "another histogram", "the same"));
+        }
+        // SAFETY: the header's contract: each is NULL or a histogram, and they are two.
+        let (histogram, other) = unsafe { (histogram.as_mut(), other.as_ref()) };
+        given(histogram, "histogram")?.0.add(&given(other, "other")?.0).map_err(internal)
+    })
 }
 
 /// `histogram.h`: how many.

@@ -138,6 +138,9 @@ fn slot_that_is_lent_comes_first() {
     assert_eq!(code(write, &["call input first"]), invalid);
     let mut none = MaybeUninit::uninit();
     assert_eq!(code(tickrt_session_submit(Some(&mut session), 0, Some(&mut none)), &["call input first"]), invalid);
+    // Submitted without a place for the ticket, the slot is lent no longer.
+    fine(tickrt_session_input(Some(&mut session), 0));
+    assert_eq!(code(tickrt_session_submit(Some(&mut session), 0, None), &["`ticket`"]), invalid);
     fine(tickrt_session_give_up(Some(&mut session), ticket));
     // With a slot lent, freeing lets go of both.
     fine(tickrt_session_input(Some(&mut session), 0));
@@ -208,5 +211,10 @@ fn histogram_tells_its_tail() {
     assert_eq!(tickrt_histogram_count(Some(&histogram)), 1000);
     let refused = tickrt_histogram_quantile_ns(Some(&histogram), 1.5, None);
     assert_eq!(code(refused, &["`latency_ns`"]), number("TICKRT_INVALID_ARGUMENT"));
+    let one: *mut CHistogram = &raw mut *histogram;
+    // SAFETY: a histogram, which is refused before it is touched.
+    let itself = unsafe { tickrt_histogram_add(one, one) };
+    assert_eq!(code(itself, &["another histogram"]), number("TICKRT_INVALID_ARGUMENT"));
+    assert_eq!(tickrt_histogram_count(Some(&histogram)), 1000);
     tickrt_histogram_free(Some(histogram));
 }

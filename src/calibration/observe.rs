@@ -37,8 +37,9 @@ impl Ranges {
 ///
 /// # Errors
 /// [`ErrorKind::InvalidArgument`] without data, or for data with NaN in it; those of the source and of ONNX Runtime;
-/// [`ErrorKind::OnnxRuntimeMissing`].
+/// [`ErrorKind::OnnxRuntimeMissing`]; [`ErrorKind::Untrusted`] in production.
 pub fn observe(model: &Model, mut calibration: Calibration) -> Result<Ranges> {
+    crate::trust::refuse_in_production("calibrate an ONNX model", "calibrate, build and sign it elsewhere")?;
     model.check_quantizable()?;
     let mut batches = Batches::new(model, &mut calibration)?.ok_or_else(|| no_data("none"))?;
     let exposed = model.expose()?;

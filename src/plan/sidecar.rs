@@ -120,7 +120,12 @@ impl Sidecar {
     /// [`ErrorKind::Io`], [`ErrorKind::SidecarDamaged`], [`ErrorKind::Untrusted`].
     pub fn beside(plan: impl AsRef<Path>) -> Result<Option<Self>> {
         let (plan, path) = (plan.as_ref(), Plan::sidecar_path(&plan));
-        let Some((sidecar, sha256)) = Self::read(&path, plan)? else { return Ok(None) };
+        let Some((sidecar, sha256)) = Self::read(&path, plan)? else {
+            if let Some(trust) = Trust::enforced().filter(|_| plan.exists()) {
+                trust.check_never_was(plan, &path)?;
+            }
+            return Ok(None);
+        };
         // Whoever could change the normalisation could choose the answers of every backend of a chain.
         if let Some(trust) = Trust::enforced() {
             trust.check(plan, &[(path, sha256)])?;

@@ -107,8 +107,13 @@ impl Signature {
     /// # Errors
     /// [`ErrorKind::Untrusted`], [`ErrorKind::Io`] for a file that cannot be read.
     pub fn check_files(&self, artefact: &Path, keys: &[PublicKey]) -> Result<()> {
+        // Nothing is opened that an untrue signature names, and nothing in another folder.
+        self.check(artefact, keys, &[])?;
         let folder = artefact.parent().unwrap_or(Path::new(""));
         let hashed = self.names().map(|name| {
+            if !Path::new(name).components().all(|part| matches!(part, Component::Normal(_))) {
+                return Err(untrusted(artefact).expected("names of files in its folder").got(name));
+            }
             let path = folder.join(name);
             let bytes = files::read(&path, || format!("check the signed file {}", path.display()))?;
             Ok((path, digest(&bytes)))

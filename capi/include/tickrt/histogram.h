@@ -20,7 +20,7 @@ void tickrt_histogram_record_ns(tickrt_histogram *histogram, uint64_t latency_ns
 /* Forgets all of them. */
 void tickrt_histogram_reset(tickrt_histogram *histogram);
 
-/* Adds all of another's: one a thread, added up at the end. */
+/* Adds all of another's: one a thread, added up at the end. To itself is an error. */
 TICKRT_MUST_USE tickrt_error *tickrt_histogram_add(tickrt_histogram *histogram, const tickrt_histogram *other);
 
 uint64_t tickrt_histogram_count(const tickrt_histogram *histogram);
