@@ -218,7 +218,8 @@ impl Builder {
         let cache_file = config.timing_cache_path().filter(|_| flavour != Flavour::Rtx);
         let cache = cache_file.map(timing_cache::read).transpose()?;
         if let (Some(file), Some(timing_cache::Read { altered: true, .. })) = (cache_file, &cache) {
-            timing_cache::put_aside(file)?;
+            // For whoever changed it.
+            crate::files::put_aside(file, "the timing cache")?;
             notes.push(timing_cache::altered_note(file));
         }
         let cache = cache.map(|cache| cache.bytes).unwrap_or_default();

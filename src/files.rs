@@ -118,6 +118,20 @@ fn special(found: fs::FileType) -> &'static str {
     }
 }
 
+/// The file beside `path` whose name goes on with `ending`: `x.cache` and `.old` give `x.cache.old`.
+pub(crate) fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+/// Keeps a file that is about to be written anew: `FILE.old`. `what` it is opens the error: `the timing cache`.
+pub(crate) fn put_aside(path: &Path, what: &str) -> Result<()> {
+    fs::rename(path, with_ending(path, ".old")).map_err(|error| {
+        Error::new(ErrorKind::Io, format!("put {what} {} aside", path.display())).got(error.to_string())
+    })
+}
+
 fn directory_of(path: &Path) -> Option<&Path> {
     path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
 }

@@ -82,9 +82,7 @@ impl Plan {
     /// Where the sidecar of the plan at `path` lies: `x.engine.json` for `x.engine`.
     #[must_use]
     pub fn sidecar_path(path: impl AsRef<Path>) -> PathBuf {
-        let mut name = path.as_ref().as_os_str().to_owned();
-        name.push(".json");
-        PathBuf::from(name)
+        files::with_ending(path.as_ref(), ".json")
     }
 
     /// Reads a plan and its sidecar, and makes sure that the bytes are those that were written.

@@ -91,7 +91,7 @@ pub fn prefault_stack(bytes: usize) {
 /// there, too. All cores where the machine does not say; never empty. Ask before the thread is pinned.
 #[must_use]
 pub fn cores_near(device: &Device) -> Vec<usize> {
-    let (near, allowed) = (parse_ranges(&told(device, "local_cpulist")), allowed_cores());
+    let (near, allowed) = (parse_core_list(&told(device, "local_cpulist")), allowed_cores());
     let both: Vec<usize> = allowed.iter().copied().filter(|core| near.contains(core)).collect();
     if both.is_empty() { allowed } else { both }
 }
@@ -150,8 +150,9 @@ fn checked(done: libc::c_int, operation: impl FnOnce() -> String, advice: &str) 
     Err(if advice.is_empty() { error } else { error.advice(advice) })
 }
 
-/// `0-3,8` as numbers.
-fn parse_ranges(text: &str) -> Vec<usize> {
+/// Cores as the kernel lists them: `0-3,8` as numbers. What is no number is left out.
+#[must_use]
+pub fn parse_core_list(text: &str) -> Vec<usize> {
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
@@ -179,8 +180,8 @@ mod tests {
 
     #[test]
     fn ranges_are_read_and_written_as_linux_does() {
-        assert_eq!(parse_ranges("0-3,8,10-11\n"), [0, 1, 2, 3, 8, 10, 11]);
-        assert_eq!(parse_ranges("\n"), [0; 0]);
+        assert_eq!(parse_core_list("0-3,8,10-11\n"), [0, 1, 2, 3, 8, 10, 11]);
+        assert_eq!(parse_core_list("\n"), [0; 0]);
         assert_eq!(ranges(&[0, 1, 2, 3, 8, 10, 11]), "0-3,8,10-11");
     }
 

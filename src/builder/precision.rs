@@ -71,26 +71,20 @@ pub(super) fn prepare<'model>(
     if config.is_typed(flavour) {
         return typed(model, config, calibration, &keep);
     }
-    let mut prepared = Prepared {
-        model: Cow::Borrowed(model),
-        nodes: None,
-        calibrator: Calibrator::none(),
-        notes: Vec::new(),
-        flags: Flags {
-            fp16: config.fp16,
-            bf16: config.bf16,
-            int8: config.int8,
-            fp8: config.fp8,
-            keep_fp32: keep.names(model),
-            constraints: match config.precision_constraints {
-                // Else a kept node would be a hint.
-                PrecisionConstraints::None if !keep.is_empty() => PrecisionConstraints::Prefer,
-                constraints => constraints,
-            },
-            ..Flags::default()
+    let flags = Flags {
+        fp16: config.fp16,
+        bf16: config.bf16,
+        int8: config.int8,
+        fp8: config.fp8,
+        keep_fp32: keep.names(model),
+        constraints: match config.precision_constraints {
+            // Else a kept node would be a hint.
+            PrecisionConstraints::None if !keep.is_empty() => PrecisionConstraints::Prefer,
+            constraints => constraints,
         },
-        cache: None,
+        ..Flags::default()
     };
+    let mut prepared = Prepared::new(model, flags);
     if config.fp8 && !model.is_quantized() {
         let (scales, notes) = calibration.ok_or_else(|| no_data("neither"))?.scales(model)?;
         prepared.notes.extend(notes);
@@ -130,14 +124,7 @@ fn typed<'model>(
     calibration: Option<Calibration>,
     keep: &Keep,
 ) -> Result<Prepared<'model>> {
-    let mut prepared = Prepared {
-        model: Cow::Borrowed(model),
-        nodes: None,
-        calibrator: Calibrator::none(),
-        notes: Vec::new(),
-        flags: Flags::default(),
-        cache: None,
-    };
+    let mut prepared = Prepared::new(model, Flags::default());
     let half = match (config.fp16, config.bf16) {
         (true, true) => return Err(one_of("fp16 and bf16 at once")),
         (true, false) => Some(Precision::Fp16),
@@ -230,7 +217,19 @@ fn refuse_gpu(config: &BuilderConfig, flavour: Flavour, device: usize) -> Result
     Ok(())
 }
 
-impl Prepared<'_> {
+impl<'model> Prepared<'model> {
+    /// The model as it is, with these flags.
+    fn new(model: &'model Model, flags: Flags) -> Self {
+        Self {
+            model: Cow::Borrowed(model),
+            nodes: None,
+            calibrator: Calibrator::none(),
+            notes: Vec::new(),
+            flags,
+            cache: None,
+        }
+    }
+
     fn take(&mut self, lowered: Lowered) {
         self.model = Cow::Owned(lowered.model);
         self.nodes = Some(lowered.nodes);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::files;
 use crate::library::Version;
 use crate::plan::hex;
@@ -30,14 +30,6 @@ pub(super) fn read(path: &Path) -> Result<Read> {
     Ok(Read { bytes: if altered { Vec::new() } else { bytes }, altered })
 }
 
-/// Keeps a file that is not what was written, for whoever changed it: `FILE.old`.
-pub(super) fn put_aside(path: &Path) -> Result<()> {
-    let aside = with_ending(path, ".old");
-    std::fs::rename(path, &aside).map_err(|error| {
-        Error::new(ErrorKind::Io, format!("put the timing cache {} aside", path.display())).got(error.to_string())
-    })
-}
-
 /// Writes it whole or not at all. Between cache and hash another build may write its own two: the next one then finds a
 /// cache that it takes for damaged, and times its tactics anew.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -52,13 +44,7 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 fn hash_file(path: &Path) -> PathBuf {
-    with_ending(path, ".sha256")
-}
-
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    name.into()
+    files::with_ending(path, ".sha256")
 }
 
 /// What the caller is told when TensorRT refused the file's content.
@@ -76,7 +62,7 @@ pub(super) fn altered_note(path: &Path) -> String {
          as {} and a new one begun; to take it as it is, put it back and remove the .sha256",
         path.display(),
         hash_file(path).display(),
-        with_ending(path, ".old").display()
+        files::with_ending(path, ".old").display()
     )
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::CalibrationMethod;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::files;
 use crate::normalize::Normalization;
 use crate::onnx::Model;
@@ -115,11 +115,7 @@ pub(super) fn read(path: &Path, key: &Key) -> Result<Found> {
 /// takes for damaged, and calibrates anew.
 pub(crate) fn write(path: &Path, bytes: &[u8], key: &Key, aside: bool) -> Result<()> {
     if aside {
-        let old = with_ending(path, ".old");
-        std::fs::rename(path, &old).map_err(|error| {
-            let operation = format!("put the calibration cache {} aside", path.display());
-            Error::new(ErrorKind::Io, operation).got(error.to_string())
-        })?;
+        files::put_aside(path, "the calibration cache")?;
     }
     let key = Key { cache: hex(&Sha256::digest(bytes)), ..key.clone() };
     let _ = std::fs::remove_file(key_file(path));
@@ -129,11 +125,5 @@ pub(crate) fn write(path: &Path, bytes: &[u8], key: &Key, aside: bool) -> Result
 }
 
 fn key_file(path: &Path) -> PathBuf {
-    with_ending(path, ".json")
-}
-
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    name.into()
+    files::with_ending(path, ".json")
 }

@@ -34,9 +34,7 @@ impl Signature {
     /// Where the signature of `artefact` lies: `x.engine.sig` for `x.engine`.
     #[must_use]
     pub fn path(artefact: impl AsRef<Path>) -> PathBuf {
-        let mut name = artefact.as_ref().as_os_str().to_owned();
-        name.push(".sig");
-        PathBuf::from(name)
+        files::with_ending(artefact.as_ref(), ".sig")
     }
 
     /// Signs `artefact` together with `also`, all in one folder or below it.

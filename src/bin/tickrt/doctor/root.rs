@@ -36,12 +36,3 @@ impl Root {
         names
     }
 }
-
-/// `0-3,8` as numbers.
-pub fn ranges(text: &str) -> Vec<usize> {
-    let range = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
-    };
-    text.split(',').filter_map(range).flatten().collect()
-}

@@ -1,8 +1,10 @@
 //! The processor: its clock, its sleep, who else is on a core.
 
+use tickrt::thread::parse_core_list;
+
 use super::AREA;
 use crate::doctor::finding::Finding;
-use crate::doctor::root::{Root, ranges};
+use crate::doctor::root::Root;
 
 const CPU: &str = "sys/devices/system/cpu";
 
@@ -73,16 +75,16 @@ pub fn smt(root: &Root) -> Finding {
 }
 
 fn isolated_cores(root: &Root) -> Vec<usize> {
-    ranges(&root.read(format!("{CPU}/isolated")).unwrap_or_default())
+    parse_core_list(&root.read(format!("{CPU}/isolated")).unwrap_or_default())
 }
 
 /// On an isolated core the scheduler puts nothing but what asks for it.
 pub fn isolated(root: &Root) -> Finding {
     const WHAT: &str = "isolated cores";
     let (isolated, online) = (isolated_cores(root), root.read(format!("{CPU}/online")).unwrap_or_default());
-    let ticks = root.read(format!("{CPU}/nohz_full")).map(|text| ranges(&text)).unwrap_or_default();
+    let ticks = root.read(format!("{CPU}/nohz_full")).map(|text| parse_core_list(&text)).unwrap_or_default();
     let list = root.read(format!("{CPU}/isolated")).unwrap_or_default();
-    let last = ranges(&online).last().copied().unwrap_or(0);
+    let last = parse_core_list(&online).last().copied().unwrap_or(0);
     if isolated.is_empty() {
         return Finding::tune(AREA, WHAT, format!("none of {online}"))
             .expected("one for each thread that waits for answers")
@@ -109,7 +111,7 @@ pub fn interrupts(root: &Root) -> Finding {
     };
     let numbered = root.names("proc/irq").into_iter().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
     let there: Vec<String> =
-        numbered.filter(|irq| ranges(&effective(irq)).iter().any(|core| isolated.contains(core))).collect();
+        numbered.filter(|irq| parse_core_list(&effective(irq)).iter().any(|core| isolated.contains(core))).collect();
     if there.is_empty() {
         return Finding::ok(AREA, WHAT, "none goes to an isolated core");
     }
