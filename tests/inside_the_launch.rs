@@ -26,8 +26,6 @@ fn counted(test: &str) -> String {
     let ran = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"])
         .env("LD_PRELOAD", &library)
-        // A test's thread has 2 MiB, which TensorRT outgrew with the library before it.
-        .env("RUST_MIN_STACK", "67108864")
         .output()
         .unwrap();
     let out = String::from_utf8_lossy(&ran.stdout).into_owned();
