@@ -6,6 +6,7 @@
 
 #include <cuda_fp16.h>
 
+#include "memory.cuh"
 #include "params.h"
 
 namespace tickrt {
@@ -162,16 +163,6 @@ __device__ inline void copy(const NormalizeTensor& t) {
 
 __device__ inline SlotHeader window_header(uint64_t address) { return *reinterpret_cast<const SlotHeader*>(address); }
 
-__device__ inline uint64_t load_acquire_system(const uint64_t* address) {
-#ifdef __CUDA_ARCH__
-  uint64_t value;
-  asm volatile("ld.acquire.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(address) : "memory");
-  return value;
-#else
-  return __atomic_load_n(address, __ATOMIC_ACQUIRE);
-#endif
-}
-
 __device__ inline uint64_t nanoseconds() {
 #ifdef __CUDA_ARCH__
   uint64_t now;
@@ -183,12 +174,11 @@ __device__ inline uint64_t nanoseconds() {
 #endif
 }
 
-// Whether the call that this launch is ahead of came in time: nothing on the GPU may wait for ever.
-__device__ inline bool await_call(const SlotHeader* header, uint64_t awaited, uint32_t patience_us) {
+// Whether `number` becomes the awaited one in time: nothing on the GPU may wait for ever.
+__device__ inline bool await_number(const uint64_t* number, uint64_t awaited, uint32_t patience_us) {
   const uint64_t until = nanoseconds() + uint64_t(patience_us) * 1000;
   do {
-    // Pairs with the release in src/session.rs: the input is there.
-    if (load_acquire_system(&header->sequence) == awaited) return true;
+    if (load_acquire_system(number) == awaited) return true;
   } while (nanoseconds() < until);
   return false;
 }
@@ -203,12 +193,16 @@ class Call {
       if (speaks_for_all()) sequence_ = header->sequence;
       return;
     }
-    // Each block decides for itself; one that gave up makes the call void.
+    // One block asks the host, whose memory answers them one after the other, and tells the rest. Each decides for itself;
+    // one that gave up makes the call void.
     bool came = false;
     if (threadIdx.x == 0) {
       sequence_ = header->awaited;
-      came = await_call(header, sequence_, patience_us);
+      const bool asks = blockIdx.x == 0;
+      // Pairs with the release in src/session.rs, or with the one below, which hands on what that has released.
+      came = await_number(asks ? &header->sequence : &state->came, sequence_, patience_us);
       if (!came) atomicOr(&state->status, kStatusExpired);
+      if (came && asks && gridDim.x > 1) store_release_system(&state->came, sequence_);
     }
     came_ = __syncthreads_or(came);
   }

@@ -32,6 +32,7 @@ struct State {
   uint64_t sequence;
   uint32_t status;
   uint32_t unused;
+  uint64_t came;  // launched ahead: the last call of which the block that asks the host has told the others
 };
 
 // Division by a number that the host knows, of numbers below 2^31: two instructions instead of some twenty.

@@ -5,6 +5,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "memory.cuh"
 #include "params.h"
 
 namespace tickrt {
@@ -13,22 +14,6 @@ namespace tickrt {
 __device__ inline void wait_for_network() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
-__device__ inline void store_release_system(uint64_t address, uint64_t value) {
-#ifdef __CUDA_ARCH__
-  asm volatile("st.release.sys.global.u64 [%0], %1;" ::"l"(address), "l"(value) : "memory");
-#else
-  __atomic_store_n(reinterpret_cast<uint64_t*>(address), value, __ATOMIC_RELEASE);
-#endif
-}
-
-__device__ inline void store_relaxed_system(uint64_t* address, uint64_t value) {
-#ifdef __CUDA_ARCH__
-  asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(address), "l"(value) : "memory");
-#else
-  __atomic_store_n(address, value, __ATOMIC_RELAXED);
 #endif
 }
 
@@ -101,7 +86,7 @@ extern "C" __global__ void __launch_bounds__(256) tickrt_publish(const __grid_co
     if (call.status) state->status = 0;
     // The release covers every thread's output, which the barrier has put before it: one trip to the host's memory, and
     // no second for a fence of its own. Pairs with the acquire in src/completion.rs.
-    store_release_system(p.done, call.sequence << 16 | call.status);
+    store_release_system(reinterpret_cast<uint64_t*>(p.done), call.sequence << 16 | call.status);
   }
 }
 

@@ -15,6 +15,7 @@ pub(super) struct State {
     pub(super) sequence: u64,
     pub(super) status: u32,
     pub(super) unused: u32,
+    pub(super) came: u64,
 }
 
 /// Division of numbers below 2³¹ by a number that is known beforehand: `(high half of n * multiplier + n) >> shift`.

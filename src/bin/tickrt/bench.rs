@@ -90,9 +90,12 @@ pub struct Args {
     /// Seconds for each number of sessions
     #[arg(long, value_name = "S", default_value_t = 2.0, value_parser = args::tolerance)]
     sessions_duration: f64,
-    /// Then, the first call after pauses of so many milliseconds, as 1,100
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    /// Then, the first call after pauses of so many milliseconds, as 1,100; 0: right after `keep_warm`, which it waits for
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(0..=60_000))]
     idle: Vec<u64>,
+    /// How many pauses of each length, instead of 2000 up to 10 ms, 100 up to a second, else 10
+    #[arg(long, value_name = "N", requires = "idle", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pauses: Option<u32>,
     /// Samples, as for `run`; random ones without
     #[arg(long, visible_alias = "loadInputs", value_name = "FILE", value_delimiter = ',')]
     input: Vec<NamedFile>,
@@ -166,7 +169,7 @@ pub fn main(args: &Args) -> Outcome {
     let mut paused = Vec::new();
     if !args.idle.is_empty() {
         for path in paths.iter_mut().filter(|path| matches!(path.way, Way::Tickrt | Way::TickrtAhead)) {
-            paused.extend(idle::measure(path, &args.idle, &feed, [args.atol, args.rtol])?);
+            paused.extend(idle::measure(path, &args.idle, args.pauses, &feed, [args.atol, args.rtol])?);
         }
         idle::print(&paused);
     }

@@ -72,7 +72,9 @@ fn is_ours(record: &Record) -> bool {
 
 /// Call after call, one session.
 fn is_plain(record: &Record) -> bool {
-    record.sessions == 1 && record.idle_ms == 0 && record.load == "closed"
+    let closed = record.sessions == 1 && record.idle_ms == 0 && record.load == "closed";
+    // After a pause of 0 ms.
+    closed && !record.path.ends_with(" kept warm")
 }
 
 fn label(record: &Record) -> String {

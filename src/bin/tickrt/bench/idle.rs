@@ -18,8 +18,8 @@ pub struct Paused {
     pub latencies: Latencies,
 }
 
-/// How many pauses of that length.
-fn pauses(idle_ms: u64) -> usize {
+/// How many pauses of that length, unless the caller says.
+fn pauses(idle_ms: u64) -> u32 {
     match idle_ms {
         0..=10 => 2000,
         11..=999 => 100,
@@ -27,20 +27,27 @@ fn pauses(idle_ms: u64) -> usize {
     }
 }
 
-/// Measures `path` after each of the pauses, in both ways by turns.
-pub fn measure(path: &mut Path, idle_ms: &[u64], feed: &Feed, tolerance: [f64; 2]) -> Outcome<Vec<Paused>> {
+/// Measures `path` after `count` of each of the pauses, in both ways by turns.
+pub fn measure(
+    path: &mut Path,
+    idle_ms: &[u64],
+    count: Option<u32>,
+    feed: &Feed,
+    tolerance: [f64; 2],
+) -> Outcome<Vec<Paused>> {
     let mut all = Vec::new();
     for &idle_ms in idle_ms {
         let new = |kept_warm| Paused { way: path.way, idle_ms, kept_warm, latencies: Latencies::new() };
-        let mut both = [new(false), new(true)];
-        for call in 0..pauses(idle_ms) {
-            for paused in &mut both {
+        // Without a pause and without `keep_warm` it would be the closed loop again.
+        let mut ways = if idle_ms == 0 { vec![new(true)] } else { vec![new(false), new(true)] };
+        for call in 0..count.unwrap_or_else(|| pauses(idle_ms)) as usize {
+            for paused in &mut ways {
                 path.session.rest();
                 rest(path, Duration::from_millis(idle_ms), paused.kept_warm)?;
                 paused.latencies.record(path.checked_call(feed, call % feed.calls(), tolerance)?);
             }
         }
-        all.extend(both);
+        all.extend(ways);
     }
     Ok(all)
 }
