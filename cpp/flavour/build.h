@@ -324,6 +324,13 @@ class Build {
         }
         if (plan == nullptr || plan->size() == 0) {
             reply.failure = failed("serialize the network", "TensorRT gave no plan");
+            const bool obeys = options_.precision_constraints == api::PrecisionConstraints::Obey;
+            if (reply.failure.kind == api::FailureKind::Build && obeys && !options_.keep_fp32.empty()) {
+                // 8.6.1 on an H100 has no FP32 kernel that obeys for a convolution or matrix product with its activation.
+                reply.failure.advice =
+                    "leave out --strict-types: kept nodes are then preferred, and --precision-report says what they "
+                    "ended in";
+            }
             return;
         }
         reply.plan = std::make_unique<HostMemory>(std::move(plan));
