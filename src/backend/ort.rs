@@ -34,7 +34,7 @@ use crate::device::{Device, Stream, is_sticky};
 use crate::error::{Error, ErrorKind, Result};
 use crate::onnx::{self, Model};
 use crate::tensor::{TensorInfo, elements, format_shape};
-use crate::trust;
+use crate::trust::{self, Trust};
 
 const START: &str = "start ONNX Runtime";
 const RUN: &str = "run ONNX Runtime";
@@ -541,6 +541,8 @@ fn common_builder() -> Result<SessionBuilder, String> {
 
 /// Says clearly what is missing; ONNX Runtime's own answer would be "failed to load" at best.
 fn has_cuda(runtime: &OnnxRuntime) -> Result<()> {
+    /// ONNX Runtime opens both from its own folder: what they share first.
+    const SHARED: &str = "libonnxruntime_providers_shared.so";
     const PROVIDER: &str = "libonnxruntime_providers_cuda.so";
     let operation = "start ONNX Runtime's CUDA provider";
     if !runtime.has_provider("CUDAExecutionProvider") {
@@ -556,7 +558,8 @@ fn has_cuda(runtime: &OnnxRuntime) -> Result<()> {
             .got("no such file")
             .advice("copy it there from the same onnxruntime-gpu package, with libonnxruntime_providers_shared.so"));
     }
-    Ok(())
+    let Some(trust) = Trust::enforced() else { return Ok(()) };
+    [SHARED, PROVIDER].iter().try_for_each(|name| trust.check_library(&runtime.path().with_file_name(name)))
 }
 
 /// Tells from the words of ONNX Runtime what happened: it has no codes for what CUDA said.

@@ -39,8 +39,9 @@ impl OnnxRuntime {
     ///
     /// # Errors
     /// [`ErrorKind::OnnxRuntimeMissing`] with every place tried and what the loader said there;
-    /// [`ErrorKind::OnnxRuntimeTooOld`]; [`ErrorKind::Unsupported`] if `explicit` is not the library that this process
-    /// has loaded before.
+    /// [`ErrorKind::OnnxRuntimeTooOld`]; [`ErrorKind::Unsupported`] if it is not the library that this process has loaded
+    /// before, here or through `ort` itself; [`ErrorKind::Untrusted`] for that, and for a library that was not named, where
+    /// signatures are [enforced](crate::trust).
     pub fn load(explicit: Option<&Path>) -> Result<&'static Self> {
         static RUNTIME: OnceCell<OnnxRuntime> = OnceCell::new();
         let explicit = match Trust::enforced() {
@@ -111,9 +112,39 @@ impl Found {
         // Never by way of ort's own search, which panics where there is nothing to find.
         let environment =
             ort::init_from(&self.path).map_err(|error| failure(vec![Fault::other(&self.path, error.to_string())]))?;
+        // `ort` keeps the first library of the process, and takes no other without a word.
+        let api = ort::api();
+        let used = file_of(api.CreateEnv as *const c_void);
+        let used = used.map(|path| path.canonicalize().unwrap_or(path));
+        if used.as_deref() != Some(&*self.path) {
+            return Err(another(used.as_deref(), &self.path));
+        }
         // False if the program has an environment of its own already: then that one stays.
         environment.with_name("tickrt").with_telemetry(false).commit();
-        Ok(OnnxRuntime { version: self.version, path: self.path, api: ort::api() })
+        Ok(OnnxRuntime { version: self.version, path: self.path, api })
+    }
+}
+
+/// The program has given `ort` a library of its own, and that is not the one that was checked here.
+fn another(used: Option<&Path>, wanted: &Path) -> Error {
+    let kind = if Trust::enforced().is_some() { ErrorKind::Untrusted } else { ErrorKind::Unsupported };
+    let used = used.map_or_else(|| "one of no file".to_owned(), |path| path.display().to_string());
+    Error::new(kind, LOAD)
+        .expected(wanted.display().to_string())
+        .got(format!("{used}, which this program uses through `ort` already"))
+        .advice("name that library here, or load ONNX Runtime here first: there is one a process")
+}
+
+/// The file that a function was loaded from.
+fn file_of(function: *const c_void) -> Option<PathBuf> {
+    // SAFETY: all zeros is a valid Dl_info.
+    let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` is valid for writing; the name it is given lives as long as the library, which is open.
+    unsafe {
+        if libc::dladdr(function, &mut info) == 0 || info.dli_fname.is_null() {
+            return None;
+        }
+        Some(PathBuf::from(std::ffi::OsStr::from_bytes(CStr::from_ptr(info.dli_fname).to_bytes())))
     }
 }
 
@@ -199,7 +230,7 @@ fn probe(path: &Path) -> Result<Found, Fault> {
         let said = format!("version {version} ({})", path.display());
         return Err(Fault { too_old: true, ..fault(said) });
     }
-    let path = handle.path_of(entry).unwrap_or_else(|| path.to_path_buf());
+    let path = file_of(entry).unwrap_or_else(|| path.to_path_buf());
     handle.keep();
     Ok(Found { version, path: path.canonicalize().unwrap_or(path) })
 }
@@ -223,19 +254,6 @@ impl Handle {
         // SAFETY: an open handle and a valid string.
         let symbol = unsafe { libc::dlsym(self.0, name.as_ptr()) };
         (!symbol.is_null()).then_some(symbol)
-    }
-
-    /// The file that `symbol` was loaded from.
-    fn path_of(&self, symbol: *mut c_void) -> Option<PathBuf> {
-        // SAFETY: all zeros is a valid Dl_info.
-        let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
-        // SAFETY: `info` is valid for writing; the name it is given lives as long as the library, which is open.
-        unsafe {
-            if libc::dladdr(symbol, &mut info) == 0 || info.dli_fname.is_null() {
-                return None;
-            }
-            Some(PathBuf::from(std::ffi::OsStr::from_bytes(CStr::from_ptr(info.dli_fname).to_bytes())))
-        }
     }
 
     /// Leaves the library open for good.
