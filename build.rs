@@ -37,6 +37,9 @@ fn main() {
     for flavour in &compiled {
         println!("cargo:rustc-link-lib=static={}", flavour.library());
         println!("cargo:rustc-cfg=tickrt_{}", flavour.name());
+        // For the tests: their stand-in libraries are compiled with the same headers.
+        let include = flavour.include().display();
+        println!("cargo:rustc-env=TICKRT_HEADERS_{}={include}", flavour.name().to_uppercase());
     }
     println!("cargo:rustc-link-search=native={}", out.display());
     if matches!(kernels, Ok(true)) {
