@@ -2,6 +2,8 @@
 //!
 //! Whatever is missing is left out and named in one cargo warning; nothing native that is missing fails the build.
 
+#[path = "build/archives.rs"]
+mod archives;
 #[path = "build/flavours.rs"]
 mod flavours;
 #[path = "build/kernels.rs"]
@@ -29,7 +31,8 @@ fn main() {
         let kernels = scope.spawn(|| kernels::compile(&out));
         (flavours::compile_all(&out), kernels.join())
     });
-    if let Err(error) = compile_bridge(&compiled) {
+    let linked = archives::tensorrt(&compiled);
+    if let Err(error) = compile_bridge(&compiled, linked.is_some()) {
         println!("cargo:warning=tickrt needs a C++17 compiler for its bridge (set CXX to name one): {error}");
         exit(1);
     }
@@ -37,22 +40,36 @@ fn main() {
     for flavour in &compiled {
         println!("cargo:rustc-link-lib=static={}", flavour.library());
         println!("cargo:rustc-cfg=tickrt_{}", flavour.name());
+        // For the tests: their stand-in libraries are compiled with the same headers.
+        let include = flavour.include().display();
+        println!("cargo:rustc-env=TICKRT_HEADERS_{}={include}", flavour.name().to_uppercase());
     }
     println!("cargo:rustc-link-search=native={}", out.display());
     if matches!(kernels, Ok(true)) {
         println!("cargo:rustc-cfg=tickrt_kernels");
     }
+    // After the bridge and the flavours as well.
+    if let Some(folder) = &linked {
+        archives::link_tensorrt(folder);
+    }
+    if archives::onnx_runtime() {
+        println!("cargo:rustc-cfg=tickrt_linked_ort");
+    }
     println!("cargo:rustc-check-cfg=cfg(tickrt_trt8, tickrt_trt10, tickrt_trt11, tickrt_rtx, tickrt_kernels)");
+    println!("cargo:rustc-check-cfg=cfg(tickrt_linked_ort)");
     // dlopen; a part of libc itself from glibc 2.34 on.
     println!("cargo:rustc-link-lib=dl");
 }
 
-fn compile_bridge(flavours: &[flavours::Flavour]) -> Result<(), String> {
+fn compile_bridge(flavours: &[flavours::Flavour], linked: bool) -> Result<(), String> {
     let mut build = cxx_build::bridge("src/bridge.rs");
     build.files(BRIDGE_SOURCES).std("c++17").warnings(true).extra_warnings(true);
     build.flag_if_supported(NO_UNIQUE);
     for flavour in flavours {
         build.define(&format!("TICKRT_HAVE_{}", flavour.name().to_uppercase()), None);
+    }
+    if linked {
+        build.define("TICKRT_LINKED_TENSORRT", None);
     }
     build.try_compile("tickrt_bridge").map_err(|error| error.to_string())
 }

@@ -24,6 +24,11 @@ impl Flavour {
         self.name
     }
 
+    /// Where its headers lie.
+    pub(crate) fn include(&self) -> &Path {
+        &self.include
+    }
+
     /// The static library's name.
     pub(crate) fn library(&self) -> String {
         format!("tickrt_{}", self.name)

@@ -9,13 +9,19 @@ const TICKRT_SDK: &str = "TICKRT_SDK";
 const TENSORRT_ROOT: &str = "TENSORRT_ROOT";
 /// TensorRT 8.6's headers alone.
 const TICKRT_TRT8_INCLUDE: &str = "TICKRT_TRT8_INCLUDE";
+/// With the feature tensorrt-static: what else is to be linked, as `cudart_static nvrtc_static`; where it lies is for
+/// `RUSTFLAGS=-L...` to say.
+const TICKRT_TENSORRT_STATIC_LIBS: &str = "TICKRT_TENSORRT_STATIC_LIBS";
+/// With the feature ort-static: the folder of libonnxruntime.a.
+const ORT_LIB_PATH: &str = "ORT_LIB_PATH";
 /// A CUDA toolkit, for nvcc.
 const CUDA_HOME: &str = "CUDA_HOME";
 /// Set where docs.rs builds: only the bridge is compiled there.
 const DOCS_RS: &str = "DOCS_RS";
 
 pub(crate) fn watch() {
-    for name in [TICKRT_SDK, TENSORRT_ROOT, TICKRT_TRT8_INCLUDE, CUDA_HOME, DOCS_RS] {
+    let linking = [TICKRT_TENSORRT_STATIC_LIBS, ORT_LIB_PATH];
+    for name in [TICKRT_SDK, TENSORRT_ROOT, TICKRT_TRT8_INCLUDE, CUDA_HOME, DOCS_RS].iter().chain(&linking) {
         println!("cargo:rerun-if-env-changed={name}");
     }
 }
@@ -34,6 +40,19 @@ pub(crate) fn trt8_include() -> Option<PathBuf> {
 
 pub(crate) fn cuda_home() -> Option<PathBuf> {
     path(CUDA_HOME)
+}
+
+pub(crate) fn tensorrt_static_libraries() -> Vec<String> {
+    env::var(TICKRT_TENSORRT_STATIC_LIBS).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+}
+
+pub(crate) fn ort_lib_path() -> Option<PathBuf> {
+    path(ORT_LIB_PATH)
+}
+
+/// Whether a feature of the package is on; `name` as cargo writes it.
+pub(crate) fn has_feature(name: &str) -> bool {
+    env::var_os(format!("CARGO_FEATURE_{name}")).is_some()
 }
 
 pub(crate) fn is_docs_rs() -> bool {

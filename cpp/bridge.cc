@@ -111,6 +111,10 @@ Profile to_rust(const api::Profile& from) {
     })};
 }
 
+OpenReply to_rust(const loader::Opened& from) {
+    return {to_rust(from.failure), same<Flavour>(from.flavour), to_rust(from.version), text(from.path), from.library};
+}
+
 EngineFacts to_rust(const api::EngineFacts& from) {
     EngineFacts to{};
     to.name = text(from.name);
@@ -275,11 +279,15 @@ void forward_log(bool forward, Severity least) noexcept {
 }
 
 OpenReply open_library(rust::Str name) noexcept {
-    return guarded("open a TensorRT library", [&] {
-        const loader::Opened opened = loader::open(text(name));
-        return OpenReply{to_rust(opened.failure), same<Flavour>(opened.flavour), to_rust(opened.version),
-                         text(opened.path), opened.library};
-    });
+    return guarded("open a TensorRT library", [&] { return to_rust(loader::open(text(name))); });
+}
+
+bool has_linked_library() noexcept {
+    return loader::has_linked();
+}
+
+OpenReply open_linked_library() noexcept {
+    return guarded("use the TensorRT that is linked in", [] { return to_rust(loader::open_linked()); });
 }
 
 BuildReply build_onnx(const std::shared_ptr<Library>& library, rust::Slice<const uint8_t> onnx, rust::Str path,

@@ -28,6 +28,8 @@ enum class Severity : ::std::uint8_t;
 rust::Vec<CompiledFlavour> compiled_flavours() noexcept;
 void forward_log(bool forward, Severity least) noexcept;
 OpenReply open_library(rust::Str name) noexcept;
+bool has_linked_library() noexcept;
+OpenReply open_linked_library() noexcept;
 
 BuildReply build_onnx(const std::shared_ptr<Library>& library, rust::Slice<const uint8_t> onnx, rust::Str path,
                       const BuildOptions& options, rust::Slice<const uint8_t> timing_cache,

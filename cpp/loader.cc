@@ -2,6 +2,16 @@
 
 #include <dlfcn.h>
 
+#ifdef TICKRT_LINKED_TENSORRT
+// Of the archives that the program is linked with.
+extern "C" {
+int32_t getInferLibVersion() noexcept;
+void* createInferRuntime_INTERNAL(void* logger, int32_t version) noexcept;
+void* createInferBuilder_INTERNAL(void* logger, int32_t version) noexcept;
+void* createNvOnnxParser_INTERNAL(void* network, void* logger, int32_t version);
+}
+#endif
+
 namespace tickrt {
 
 // Defined by flavour.cc, once for each set of headers; the build says which there are.
@@ -109,18 +119,39 @@ std::string compiled_in() {
 
 }  // namespace
 
+namespace {
+
+// What takes the place of dlsym's answers where TensorRT is linked in.
+struct Linked {
+    int32_t (*version)();
+    Create create_runtime, create_builder;
+    CreateParser create_parser;
+};
+
+constexpr Linked kLinked =
+#ifdef TICKRT_LINKED_TENSORRT
+    {&getInferLibVersion, &createInferRuntime_INTERNAL, &createInferBuilder_INTERNAL, &createNvOnnxParser_INTERNAL};
+#else
+    {};
+#endif
+
+}  // namespace
+
 Native::Native(void* handle, std::string path, api::Version version)
     : version(version), path(std::move(path)), handle_(handle) {}
 
 Create Native::create_runtime() const noexcept {
-    return function<Create>(handle_, "createInferRuntime_INTERNAL");
+    return handle_ == nullptr ? kLinked.create_runtime : function<Create>(handle_, "createInferRuntime_INTERNAL");
 }
 
 Create Native::create_builder() const noexcept {
-    return function<Create>(handle_, "createInferBuilder_INTERNAL");
+    return handle_ == nullptr ? kLinked.create_builder : function<Create>(handle_, "createInferBuilder_INTERNAL");
 }
 
 CreateParser Native::create_parser(const char* soname, const char* plugin_soname, std::string& why) const {
+    if (handle_ == nullptr) {
+        return kLinked.create_parser;
+    }
     std::call_once(parser_once_, [&] {
         // The parser names the plugin library among its needs, by soname: one that is loaded already is taken.
         if (plugin_soname != nullptr) {
@@ -180,19 +211,11 @@ const std::vector<Shim>& shims() {
     return all;
 }
 
-Opened open(const std::string& name) {
+namespace {
+
+// Finds the shim that drives a library; a null handle is the one that is linked in.
+Opened choose(void* handle, int32_t (*lib_version)(), const std::string& name) {
     Opened opened;
-    // Local: two TensorRT majors in one process export the same names.
-    void* const handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (handle == nullptr) {
-        opened.failure = refused(name, "", last_error(), "");
-        return opened;
-    }
-    const auto lib_version = function<int32_t (*)()>(handle, kVersionSymbol);
-    if (lib_version == nullptr) {
-        opened.failure = refused(name, "a TensorRT library", last_error(), "");
-        return opened;
-    }
     // Asked before anything else: the factories ignore the version that they are given.
     const api::Version version = decode(lib_version());
     std::string reason;
@@ -212,6 +235,37 @@ Opened open(const std::string& name) {
     opened.failure = refused(name, compiled_in(), product(version) + (reason.empty() ? "" : ": " + reason),
                              "compile tickrt with TENSORRT_ROOT set to that version");
     return opened;
+}
+
+}  // namespace
+
+bool has_linked() noexcept {
+    return kLinked.version != nullptr;
+}
+
+Opened open_linked() {
+    if (!has_linked()) {
+        Opened opened;
+        opened.failure = refused("the TensorRT that is linked in", "", "none is", "build with the feature tensorrt-static");
+        return opened;
+    }
+    return choose(nullptr, kLinked.version, "the TensorRT that is linked in");
+}
+
+Opened open(const std::string& name) {
+    Opened opened;
+    // Local: two TensorRT majors in one process export the same names.
+    void* const handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (handle == nullptr) {
+        opened.failure = refused(name, "", last_error(), "");
+        return opened;
+    }
+    const auto lib_version = function<int32_t (*)()>(handle, kVersionSymbol);
+    if (lib_version == nullptr) {
+        opened.failure = refused(name, "a TensorRT library", last_error(), "");
+        return opened;
+    }
+    return choose(handle, lib_version, name);
 }
 
 }  // namespace loader

@@ -37,7 +37,7 @@ class Native {
   private:
     std::string beside(const std::string& soname) const;
 
-    void* const handle_;
+    void* const handle_;  // null: linked in
     mutable std::once_flag parser_once_, resource_once_;
     mutable CreateParser parser_ = nullptr;
     mutable std::string parser_why_;
@@ -62,5 +62,9 @@ struct Opened {
 
 // `name` is what dlopen takes: a path or a soname.
 Opened open(const std::string& name);
+
+// The TensorRT that this program was linked with (the feature tensorrt-static).
+bool has_linked() noexcept;
+Opened open_linked();
 
 }  // namespace tickrt::loader

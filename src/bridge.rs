@@ -301,6 +301,10 @@ pub(crate) mod ffi {
         /// `name` is what dlopen takes: a path or a soname.
         fn open_library(name: &str) -> OpenReply;
 
+        /// Whether a TensorRT is linked in (the feature tensorrt-static), and that one.
+        fn has_linked_library() -> bool;
+        fn open_linked_library() -> OpenReply;
+
         fn build_onnx(
             library: &SharedPtr<Library>,
             onnx: &[u8],

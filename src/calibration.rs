@@ -32,7 +32,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub(crate) use self::batches::Batches;
-pub(crate) use self::cache::{Found, Key, write as write_cache};
+pub(crate) use self::cache::{Found, Key, parse_key, write as write_cache};
 #[cfg(feature = "tool")]
 pub use self::files::{FileSamples, read_files};
 pub use self::method::CalibrationMethod;

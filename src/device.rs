@@ -1,7 +1,10 @@
 //! The GPU, owned in Rust: context, stream, graph, device and pinned memory, over cudarc's driver layer.
 //!
 //! The driver is opened with dlopen when the first [`Device`] is, so a program that links this crate starts on a machine
-//! that has none. Everything here but [`Graph::launch`] is control plane.
+//! that has none, and an older driver costs what it lacks (`functions`). Everything here but [`Graph::launch`] is control
+//! plane.
+
+mod functions;
 
 use std::ffi::{CStr, c_void};
 use std::mem::ManuallyDrop;
@@ -15,6 +18,8 @@ use cudarc::driver::sys;
 use once_cell::sync::OnceCell;
 
 use crate::error::{Error, ErrorKind, Result};
+
+pub(crate) use self::functions::Feature;
 
 /// A GPU with its primary context. Every handle below keeps its device alive.
 #[derive(Debug)]
@@ -93,6 +98,10 @@ impl Device {
             // SAFETY: opens and closes libcuda; the loader runs its initialisers, as every CUDA program does.
             if !unsafe { sys::is_culib_present() } {
                 return Err(no_gpu("no libcuda.so.1 on the library path".into()));
+            }
+            if let Some(name) = functions::missing() {
+                return Err(no_gpu(format!("a libcuda without {name}"))
+                    .and_advice("update the driver: 470 or newer has all that is needed"));
             }
             result::init().map_err(|error| no_gpu(name(error)))
         })?;
@@ -274,6 +283,9 @@ impl Stream {
     /// unusable.
     pub(crate) fn capture(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
         self.device.bind()?;
+        Feature::Graphs
+            .check()
+            .map_err(|lacks| Error::new(ErrorKind::Unsupported, "capture a CUDA graph").got(lacks))?;
         let failed = |error| cuda_error(error, "capture a CUDA graph");
         // Thread-local, so that other threads may allocate meanwhile.
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
@@ -527,6 +539,9 @@ impl Drop for Module {
 impl Function {
     /// What it was compiled for, machine code or PTX: 90 for compute capability 9.0; 0 where the driver does not say.
     pub(crate) fn virtual_architecture(self) -> i32 {
+        if !Feature::FunctionAttributes.is_there() {
+            return 0;
+        }
         let (mut version, which) = (0, sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PTX_VERSION);
         // SAFETY: writes one number; the module is loaded.
         let asked = unsafe { sys::cuFuncGetAttribute(&raw mut version, which, self.0) };
@@ -539,12 +554,21 @@ impl Function {
     /// `parameter` must begin with what the kernel takes, and every address in it be valid until the work is done; the
     /// module must be loaded.
     pub(crate) unsafe fn launch<P>(self, stream: &Stream, blocks: u32, threads: u32, parameter: &P) -> Result<()> {
-        // SAFETY: passed on to the caller.
-        unsafe { self.launch_with(stream, blocks, threads, parameter, &mut []) }
+        stream.device.bind()?;
+        let mut parameters = [std::ptr::from_ref(parameter).cast_mut().cast::<c_void>()];
+        // Not cuLaunchKernelEx, which drivers before CUDA 11.8's lack.
+        // SAFETY: passed on to the caller; the parameters are read before the call returns.
+        unsafe {
+            let (nothing, parameters) = (std::ptr::null_mut(), parameters.as_mut_ptr());
+            sys::cuLaunchKernel(self.0, blocks, 1, 1, threads, 1, 1, 0, stream.handle, parameters, nothing)
+        }
+        .result()
+        .map_err(|error| cuda_error(error, "launch a kernel"))
     }
 
     /// As [`launch`](Self::launch), before the kernel before it has ended: this one waits for it by itself
-    /// (`griddepcontrol.wait`), on GPUs from compute capability 9.0 on.
+    /// (`griddepcontrol.wait`), on GPUs from compute capability 9.0 on. The driver must have
+    /// [`Feature::LaunchAttributes`].
     ///
     /// # Safety
     /// As [`launch`](Self::launch), and the kernel must wait so before it touches memory.
@@ -560,18 +584,6 @@ impl Function {
             pad: [0; 4],
             value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
         };
-        // SAFETY: passed on to the caller.
-        unsafe { self.launch_with(stream, blocks, threads, parameter, std::slice::from_mut(&mut attribute)) }
-    }
-
-    unsafe fn launch_with<P>(
-        self,
-        stream: &Stream,
-        blocks: u32,
-        threads: u32,
-        parameter: &P,
-        attributes: &mut [sys::CUlaunchAttribute],
-    ) -> Result<()> {
         stream.device.bind()?;
         let mut parameters = [std::ptr::from_ref(parameter).cast_mut().cast::<c_void>()];
         let config = sys::CUlaunchConfig {
@@ -583,8 +595,8 @@ impl Function {
             blockDimZ: 1,
             sharedMemBytes: 0,
             hStream: stream.handle,
-            attrs: attributes.as_mut_ptr(),
-            numAttrs: attributes.len() as u32,
+            attrs: &raw mut attribute,
+            numAttrs: 1,
         };
         // SAFETY: passed on to the caller; configuration and parameters are read before the call returns.
         unsafe { sys::cuLaunchKernelEx(&raw const config, self.0, parameters.as_mut_ptr(), std::ptr::null_mut()) }

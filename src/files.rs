@@ -1,7 +1,7 @@
 //! Reading files with errors that say what to do, and writing them so that a reader sees all of a file or none of it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,6 +21,14 @@ pub(crate) fn read(path: &Path, operation: impl Fn() -> String) -> Result<Vec<u8
         };
         Error::new(ErrorKind::Io, operation()).got(plain(&error)).advice(advice)
     })
+}
+
+/// As [`read`], for a file of at most so many bytes that are worth reading: of a longer one only these.
+pub(crate) fn read_at_most(path: &Path, most: usize, operation: impl Fn() -> String) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(most as u64).read_to_end(&mut bytes));
+    read.map_err(|error| Error::new(ErrorKind::Io, operation()).got(plain(&error)))?;
+    Ok(bytes)
 }
 
 /// Writes a file at `path` so that a crash at any moment leaves the old file or the new one, and a failure leaves

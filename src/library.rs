@@ -1,6 +1,7 @@
 //! Finding and opening a TensorRT library.
 //!
-//! Nothing of TensorRT is linked. The build compiles one shim for each header set that it finds (see [`Flavour`]),
+//! Nothing of TensorRT is linked, unless the feature `tensorrt-static` is on and its archives were found (LINKING.md): then that
+//! one comes first for its flavour. The build compiles one shim for each header set that it finds (see [`Flavour`]),
 //! and at run time the one whose library is there is used, so the same binary also runs where there is none.
 
 mod survey;
@@ -240,7 +241,7 @@ struct Inner {
 impl Library {
     /// Opens the library that `preference` names.
     ///
-    /// Searched in this order: the paths in `$TICKRT_TENSORRT`, `$TENSORRT_ROOT` (`lib`, `lib64`, `targets/x86_64-linux-gnu/lib`),
+    /// Searched in this order: what is linked in (the feature `tensorrt-static`), the paths in `$TICKRT_TENSORRT`, `$TENSORRT_ROOT` (`lib`, `lib64`, `targets/x86_64-linux-gnu/lib`),
     /// `$TICKRT_SDK/lib/tensorrt-rtx`, then where the dynamic linker looks (`LD_LIBRARY_PATH`, the system).
     ///
     /// Where signatures are [enforced](crate::trust), only the libraries that were named there are opened.
@@ -359,8 +360,19 @@ fn not_compiled_in(flavour: Flavour) -> String {
     )
 }
 
-/// Opens a library, if it may be.
+/// What stands for the TensorRT that is linked in, among the names that dlopen takes.
+const LINKED: &str = "(linked in)";
+/// Which flavour that is.
+static LINKED_FLAVOUR: Lazy<Option<Flavour>> = Lazy::new(|| {
+    let is_linked = native::NativeLibrary::is_linked();
+    is_linked.then(native::NativeLibrary::linked)?.ok().map(|opened| opened.flavour)
+});
+
+/// Opens a library, if it may be. What is linked in is as trusted as the program.
 fn open_checked(name: &str) -> Result<native::Opened> {
+    if name == LINKED {
+        return native::NativeLibrary::linked();
+    }
     Trust::enforced().map_or(Ok(()), |trust| trust.check_library(Path::new(name)))?;
     native::NativeLibrary::open(name)
 }
@@ -368,8 +380,10 @@ fn open_checked(name: &str) -> Result<native::Opened> {
 /// What to give to dlopen for a flavour, in order. A file that is not there is left out: the last entry, the bare
 /// soname, always stays, so that dlopen has its say.
 fn candidates(flavour: Flavour) -> Vec<String> {
+    let linked = (*LINKED_FLAVOUR == Some(flavour)).then(|| LINKED.to_owned());
     if let Some(trust) = Trust::enforced() {
-        return trust.libraries_named(flavour.soname()).map(|path| path.display().to_string()).collect();
+        let named = trust.libraries_named(flavour.soname()).map(|path| path.display().to_string());
+        return linked.into_iter().chain(named).collect();
     }
     let mut folders = Vec::new();
     // A library that is named by its file is tried for every flavour: its own version tells which it is.
@@ -390,7 +404,8 @@ fn candidates(flavour: Flavour) -> Vec<String> {
     }
     let files = named.into_iter().chain(folders.into_iter().map(|folder| folder.join(flavour.soname())));
     let files = files.filter(|file| file.exists());
-    files.map(|file| file.display().to_string()).chain([flavour.soname().to_owned()]).collect()
+    let looked_for = files.map(|file| file.display().to_string()).chain([flavour.soname().to_owned()]);
+    linked.into_iter().chain(looked_for).collect()
 }
 
 fn open_path(path: &Path) -> Result<Library> {

@@ -34,7 +34,20 @@ pub(crate) struct Opened {
 impl NativeLibrary {
     /// `name` is a path or a soname.
     pub fn open(name: &str) -> Result<Opened> {
-        let reply = ffi::open_library(name);
+        Self::opened(ffi::open_library(name))
+    }
+
+    /// Whether a TensorRT is linked in.
+    pub fn is_linked() -> bool {
+        ffi::has_linked_library()
+    }
+
+    /// The one that is linked in.
+    pub fn linked() -> Result<Opened> {
+        Self::opened(ffi::open_linked_library())
+    }
+
+    fn opened(reply: ffi::OpenReply) -> Result<Opened> {
         check(reply.failure)?;
         Ok(Opened {
             native: Self { library: reply.library },

@@ -89,6 +89,7 @@ pub struct PredictorBuilder {
     config: SessionConfig,
     different_models: bool,
     host_code: bool,
+    pass_over_untrusted: bool,
 }
 
 enum Entry {
@@ -164,12 +165,23 @@ impl PredictorBuilder {
         self
     }
 
+    /// Passes over what signatures forbid as it passes over what is missing, instead of refusing to start: for whom an
+    /// answer of the next backend matters more than to learn that a file was exchanged.
+    #[must_use]
+    pub fn pass_over_untrusted(mut self) -> Self {
+        self.pass_over_untrusted = true;
+        self
+    }
+
     /// Starts and warms up every entry. One that cannot start, for whatever reason, a missing file included, is passed
-    /// over: look at [`Predictor::passed_over`] once, before the day on which the fallback is needed.
+    /// over: look at [`Predictor::passed_over`] once, before the day on which the fallback is needed. Two reasons are not
+    /// passed over: a mistake of the caller's, and, where signatures are [enforced](crate::trust), a file or library that is
+    /// not what was signed or named.
     ///
     /// # Errors
     /// [`ErrorKind::NoBackend`] with every reason if none starts; [`ErrorKind::InvalidArgument`] if the chain is empty,
-    /// or its entries run different models, take different inputs or normalise them differently.
+    /// or its entries run different models, take different inputs or normalise them differently;
+    /// [`ErrorKind::Untrusted`], unless [`pass_over_untrusted`](Self::pass_over_untrusted) was said.
     pub fn build(mut self) -> Result<Predictor> {
         if self.entries.is_empty() {
             return Err(Error::new(ErrorKind::InvalidArgument, "start a predictor")
@@ -179,7 +191,7 @@ impl PredictorBuilder {
         }
         let mut model = self.settle_sidecars()?;
         let (mut started, mut passed_over) = (Vec::<Started>::new(), Vec::new());
-        for entry in self.entries {
+        for entry in std::mem::take(&mut self.entries) {
             let backend = entry.kind();
             let from_onnx = matches!(entry, Entry::OrtCuda(_) | Entry::OrtCpu(_));
             match entry.start(&self.config, self.host_code) {
@@ -197,7 +209,7 @@ impl PredictorBuilder {
                     started.push(entry);
                 }
                 // A mistake of the caller's would stop every later entry, too, or worse, let it answer wrongly.
-                Err(error) if error.kind() == ErrorKind::InvalidArgument => return Err(error),
+                Err(error) if error.kind() == ErrorKind::InvalidArgument || self.forbids(&error) => return Err(error),
                 Err(reason) => passed_over.push(PassedOver { backend, reason, restart_helps: false }),
             }
         }
@@ -217,6 +229,7 @@ impl PredictorBuilder {
             let sidecar = match entry {
                 Entry::Engine(engine) => engine.sidecar().cloned(),
                 Entry::TensorRt { path, verified } => match Sidecar::beside(path) {
+                    Err(error) if self.forbids(&error) => return Err(error),
                     Ok(None) if *verified && self.config.normalizations.is_none() => {
                         let got = if path.exists() { "no sidecar beside it" } else { "no such file; check the path" };
                         return Err(unknown_normalization(path, got.into()));
@@ -251,6 +264,11 @@ impl PredictorBuilder {
             self.config.normalizations = normalizations;
         }
         Ok(model.filter(|_| !self.different_models))
+    }
+
+    /// Whether the chain is not to start after this. Somebody may have exchanged a file in order to have another answer.
+    fn forbids(&self, error: &Error) -> bool {
+        error.kind() == ErrorKind::Untrusted && !self.pass_over_untrusted
     }
 }
 

@@ -302,7 +302,7 @@ impl InputSlot<'_> {
     #[inline]
     fn slice<T: Element>(&mut self, input: usize) -> Result<&mut [T]> {
         let normalizer = &self.session.backend.signature().shapes[self.draft.shape].inputs[input];
-        if normalizer.input_type != T::TYPE {
+        if !normalizer.input_type.is_handed_over_as(T::TYPE) {
             return Err(ErrorKind::WrongType { expected: normalizer.input_type, got: T::TYPE }.into());
         }
         let region = &self.session.backend.slots()[self.draft.index].inputs[input];
@@ -788,7 +788,7 @@ impl<'session> Outputs<'session> {
     #[inline]
     pub fn slice<T: Element>(&self, output: usize) -> Result<&'session [T]> {
         let shape = self.shape.outputs.get(output).ok_or(ErrorKind::UnknownTensor)?;
-        if shape.data_type != T::TYPE {
+        if !shape.data_type.is_handed_over_as(T::TYPE) {
             return Err(ErrorKind::WrongType { expected: shape.data_type, got: T::TYPE }.into());
         }
         // SAFETY: the backend's contract: valid, aligned, large enough, and complete now that the flag shows the call.

@@ -43,6 +43,13 @@ impl DataType {
         }
     }
 
+    /// Whether elements of it are handed over as `handed`: as themselves, and a bool, for which Rust has no type of which
+    /// every byte is a value, as the byte that it is.
+    #[must_use]
+    pub const fn is_handed_over_as(self, handed: Self) -> bool {
+        self as u32 == handed as u32 || matches!((self, handed), (Self::Bool, Self::U8))
+    }
+
     /// Whether NaN and infinity exist in it.
     #[must_use]
     pub const fn is_float(self) -> bool {
@@ -72,7 +79,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A Rust type that a tensor's elements can be handed over as.
+/// A Rust type that a tensor's elements can be handed over as: a bool's as `u8`, 0 or 1.
 pub trait Element: bytemuck::Pod + sealed::Sealed {
     /// Its [`DataType`].
     const TYPE: DataType;

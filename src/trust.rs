@@ -8,7 +8,9 @@
 //! * a plan or an ONNX model loads only with an ed25519 [signature](Signature) of one of the given keys beside it, over
 //!   the plan, its sidecar and everything else that runs with it;
 //! * nothing is built here: plans come from where the secret key is;
-//! * libraries are those that were named, by absolute path, and where a hash was given, with these bytes.
+//! * libraries are those that were named, by absolute path, and where a hash was given, with these bytes: TensorRT, ONNX
+//!   Runtime, and for its CUDA provider `libonnxruntime_providers_shared.so` and `libonnxruntime_providers_cuda.so` beside it;
+//! * a chain with something in it that is not so does not start ([`PredictorBuilder::build`](crate::PredictorBuilder::build)).
 //!
 //! ```no_run
 //! # fn main() -> tickrt::Result<()> {
@@ -20,8 +22,9 @@
 //! # Ok(()) }
 //! ```
 //!
-//! What this does not do: an older plan of the same name that was signed as well is as good as the newer one; a library
-//! may open others of its own accord, by the linker's path; and who can write to the folders between check and use needs
+//! What this does not do: an older plan of the same name that was signed as well is as good as the newer one, and so is one of
+//! the same name from another folder ([`Signature`]); a library may open others of its own accord, by the linker's path (cuDNN
+//! and cuBLAS, say); and who can write to the folders between check and use needs
 //! no forged signature. They should be root's.
 
 mod key;

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use crate::calibration::CalibrationTable;
 use crate::onnx::Model;
 use crate::plan::{Plan, Sidecar};
 use crate::trust::Signature;
@@ -30,6 +31,21 @@ pub fn plan(bytes: &[u8]) {
 pub fn onnx(bytes: &[u8]) {
     let Ok(model) = Model::from_bytes(bytes.to_vec()) else { return };
     let _ = (model.inputs(), model.outputs(), model.opset(), model.node_count(), model.operators());
+}
+
+/// A calibration cache.
+pub fn calibration_cache(bytes: &[u8]) {
+    let Ok(table) = CalibrationTable::parse(bytes) else { return };
+    // What is written of it is read as the same.
+    let text = table.to_text();
+    let again = CalibrationTable::parse(text.as_bytes()).map(|table| table.to_text());
+    assert_eq!(again.ok().as_deref(), Some(&*text));
+}
+
+/// What lies beside a calibration cache and says what it was made from.
+pub fn calibration_key(bytes: &[u8]) {
+    let Some(key) = crate::calibration::parse_key(bytes) else { return };
+    assert_eq!(key.difference(&key), None, "it is of what it says");
 }
 
 /// An `.npy` array.

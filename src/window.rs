@@ -90,7 +90,7 @@ impl Windows {
     /// Keeps the newest row of `symbol`.
     pub(crate) fn push(&mut self, symbol: u32, data_type: DataType, row: &[u8]) -> Result<()> {
         self.known(symbol)?;
-        if data_type != self.data_type {
+        if !self.data_type.is_handed_over_as(data_type) {
             return Err(ErrorKind::WrongType { expected: self.data_type, got: data_type }.into());
         }
         if row.len() != self.row_bytes {

@@ -60,6 +60,34 @@ fn onnx_runtime_takes_inputs_and_gives_outputs_by_name() {
 }
 
 #[test]
+fn bool_is_handed_over_as_the_byte_that_it_is() {
+    let shape = [1, 4];
+    let mut flags = onnx::value("flags", &shape);
+    let mut inverse = onnx::value("inverse", &shape);
+    for value in [&mut flags, &mut inverse] {
+        value.kind.as_mut().unwrap().tensor.as_mut().unwrap().element = 9;
+    }
+    let model = onnx::model(vec![onnx::node("not", "Not", &["flags"], &["inverse"])], vec![flags], vec![inverse]);
+    let model = Model::from_bytes(model).unwrap();
+    let config = SessionConfig::default();
+    let mut session = Session::start(Box::new(OrtBackend::cpu(&model, &config).unwrap()), &config).unwrap();
+    let mut slot = session.input().unwrap();
+    let signed = ErrorKind::WrongType { expected: DataType::Bool, got: DataType::I8 };
+    assert_eq!(slot.write(0, &[1_i8; 4]).unwrap_err().kind(), signed);
+    slot.write(0, &[1_u8, 0, 1, 0]).unwrap();
+    let ticket = slot.submit().unwrap();
+    let mut answer = [9_u8; 4];
+    session
+        .wait_into(ticket, |outputs| {
+            answer.copy_from_slice(outputs.slice(0)?);
+            assert_eq!(outputs.slice::<i8>(0).unwrap_err().kind(), signed);
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(answer, [0, 1, 0, 1]);
+}
+
+#[test]
 fn tensorrt_takes_inputs_and_gives_outputs_by_name() {
     let Some((_, library)) = common::tensorrt() else { return };
     let built = Builder::new(&library).build_bytes(&model(), &BuilderConfig::new()).unwrap();

@@ -116,7 +116,17 @@ fn production_loads_what_was_signed_and_nothing_else() {
     untrusted(observe(&Model::read(&other_model).unwrap(), calibration()).map(drop), &["calibrate"]);
     let from_memory = Model::from_bytes(fs::read(&signed_model).unwrap()).unwrap();
     untrusted(OrtBackend::cpu(&from_memory, &config).map(drop), &["tickrt sign"]);
-    let chain = Predictor::builder().ort_cpu(&other_model).config(config.clone()).build().unwrap_err();
-    assert_eq!(chain.kind(), ErrorKind::NoBackend);
-    assert!(chain.to_string().contains("mlp.onnx.sig"), "{chain}");
+    // An exchanged file is no reason to answer from another backend without a word.
+    let chain = || Predictor::builder().ort_cpu(&other_model).ort_cpu(&signed_model).config(config.clone());
+    untrusted(chain().build().map(drop), &["mlp.onnx.sig"]);
+    let passed = chain().pass_over_untrusted().build().unwrap();
+    assert_eq!(passed.passed_over()[0].reason.kind(), ErrorKind::Untrusted);
+    let sidecar_of = |config: &SessionConfig| {
+        let chain = Predictor::builder().tensorrt(folder.path().join("unsigned.engine")).ort_cpu(&signed_model);
+        chain.config(config.clone()).build().map(drop)
+    };
+    if built.is_some() {
+        untrusted(sidecar_of(&config), &["unsigned.engine"]);
+        untrusted(sidecar_of(&SessionConfig::default()), &["unsigned.engine"]);
+    }
 }

@@ -103,6 +103,16 @@ fn onnx_altered_anyhow_never_panics() {
 }
 
 #[test]
+fn calibration_cache_altered_anyhow_never_panics() {
+    run("calibration_cache", untrusted::calibration_cache);
+}
+
+#[test]
+fn calibration_key_altered_anyhow_never_panics() {
+    run("calibration_key", untrusted::calibration_key);
+}
+
+#[test]
 fn npy_altered_anyhow_never_panics() {
     run("npy", untrusted::npy);
 }

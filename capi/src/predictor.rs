@@ -97,6 +97,16 @@ pub extern "C" fn tickrt_chain_allow_host_code(chain: Option<&mut Chain>) -> May
     })
 }
 
+/// `predictor.h`: passes over what signatures forbid.
+#[unsafe(no_mangle)]
+pub extern "C" fn tickrt_chain_pass_over_untrusted(chain: Option<&mut Chain>) -> MaybeError {
+    guard(|| {
+        let chain = given(chain, "chain")?;
+        chain.builder = std::mem::take(&mut chain.builder).pass_over_untrusted();
+        Ok(())
+    })
+}
+
 /// `predictor.h`: starts every entry. The chain is used up, whatever comes of it.
 #[unsafe(no_mangle)]
 pub extern "C" fn tickrt_predictor_new(

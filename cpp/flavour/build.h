@@ -223,9 +223,12 @@ class Build {
     void run(const api::Model* model, api::Bytes timing_cache, api::BuildReply& reply) {
         native_.preload_builder_resource();
         const loader::Create create = native_.create_builder();
+        if (create == nullptr) {
+            reply.failure = lacks(native_, "createInferBuilder_INTERNAL");
+            return;
+        }
         const Owned<nvinfer1::IBuilder> builder(
-            create == nullptr ? nullptr
-                              : static_cast<nvinfer1::IBuilder*>(create(&Logger::instance(), NV_TENSORRT_VERSION)));
+            static_cast<nvinfer1::IBuilder*>(create(&Logger::instance(), NV_TENSORRT_VERSION)));
         if (builder == nullptr) {
             reply.failure = failed("create TensorRT's builder", "nothing came back");
             return;

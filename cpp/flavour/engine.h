@@ -215,10 +215,12 @@ inline api::EngineReply deserialize(std::shared_ptr<const loader::Native> native
     const log::SharedScope scope(capture);
     const auto parts = std::make_shared<EngineParts>();
     const loader::Create create = native->create_runtime();
-    parts->native = std::move(native);
-    if (create != nullptr) {
-        parts->runtime.reset(static_cast<nvinfer1::IRuntime*>(create(&Logger::instance(), NV_TENSORRT_VERSION)));
+    if (create == nullptr) {
+        reply.failure = lacks(*native, "createInferRuntime_INTERNAL");
+        return reply;
     }
+    parts->native = std::move(native);
+    parts->runtime.reset(static_cast<nvinfer1::IRuntime*>(create(&Logger::instance(), NV_TENSORRT_VERSION)));
     if (parts->runtime == nullptr) {
         reply.failure = failure_with_log(api::FailureKind::Execution, "create TensorRT's runtime", "nothing came back",
                                          capture.lines());

@@ -38,6 +38,12 @@ namespace tickrt::TICKRT_FLAVOUR {
 template <typename T>
 using Owned = std::unique_ptr<T>;
 
+// A library without one of its factories: cut down, or none of NVIDIA's.
+inline api::Failure lacks(const loader::Native& native, const char* function) {
+    return failure(api::FailureKind::LibraryMissing, "use " + native.path, "a library without it", function,
+                   "install TensorRT's own library");
+}
+
 inline bool at_least(api::Version version, uint32_t major, uint32_t minor) noexcept {
     return version.major > major || (version.major == major && version.minor >= minor);
 }

@@ -11,6 +11,7 @@ mod raw;
 
 use std::ffi::{CString, c_char};
 use std::mem::ManuallyDrop;
+use std::path::Path;
 use std::ptr::{self, NonNull};
 
 use ::ort as onnx_runtime;
@@ -34,7 +35,11 @@ use crate::device::{Device, Stream, is_sticky};
 use crate::error::{Error, ErrorKind, Result};
 use crate::onnx::{self, Model};
 use crate::tensor::{TensorInfo, elements, format_shape};
-use crate::trust;
+use crate::trust::{self, Trust};
+
+/// Of the CUDA provider, beside the library itself.
+const SHARED: &str = "libonnxruntime_providers_shared.so";
+const PROVIDER: &str = "libonnxruntime_providers_cuda.so";
 
 const START: &str = "start ONNX Runtime";
 const RUN: &str = "run ONNX Runtime";
@@ -541,7 +546,6 @@ fn common_builder() -> Result<SessionBuilder, String> {
 
 /// Says clearly what is missing; ONNX Runtime's own answer would be "failed to load" at best.
 fn has_cuda(runtime: &OnnxRuntime) -> Result<()> {
-    const PROVIDER: &str = "libonnxruntime_providers_cuda.so";
     let operation = "start ONNX Runtime's CUDA provider";
     if !runtime.has_provider("CUDAExecutionProvider") {
         return Err(Error::new(ErrorKind::Unsupported, operation)
@@ -556,7 +560,12 @@ fn has_cuda(runtime: &OnnxRuntime) -> Result<()> {
             .got("no such file")
             .advice("copy it there from the same onnxruntime-gpu package, with libonnxruntime_providers_shared.so"));
     }
-    Ok(())
+    Trust::enforced().map_or(Ok(()), |trust| check_providers(trust, runtime.path()))
+}
+
+/// ONNX Runtime opens both from its own folder, as they are: what they share first.
+fn check_providers(trust: &Trust, library: &Path) -> Result<()> {
+    [SHARED, PROVIDER].iter().try_for_each(|name| trust.check_library(&library.with_file_name(name)))
 }
 
 /// Tells from the words of ONNX Runtime what happened: it has no codes for what CUDA said.

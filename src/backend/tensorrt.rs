@@ -22,7 +22,7 @@ use crate::backend::{
 };
 use crate::builder::profile_for;
 use crate::config::{ResolvedShape, SessionConfig};
-use crate::device::{Device, DeviceBuffer, Function, Graph, MappedBuffer, Module, Quarantine, Settle, Stream};
+use crate::device::{Device, DeviceBuffer, Feature, Function, Graph, MappedBuffer, Module, Quarantine, Settle, Stream};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::native::NativeContext;
@@ -116,7 +116,8 @@ impl TensorRt {
             contexts,
             stream,
             // `griddepcontrol` came with Hopper, and code made for less does not have it, wherever it runs.
-            early_publish: device.compute_capability() >= (9, 0)
+            early_publish: Feature::LaunchAttributes.is_there()
+                && device.compute_capability() >= (9, 0)
                 && kernels.function(c"tickrt_publish")?.virtual_architecture() >= 90,
             network,
             _kernels: kernels,

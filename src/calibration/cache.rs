@@ -58,7 +58,7 @@ impl Key {
     }
 
     /// What of `made` is another; nothing if it fits. Without data at hand any data will do.
-    fn difference(&self, made: &Self) -> Option<String> {
+    pub(crate) fn difference(&self, made: &Self) -> Option<String> {
         let short = |hash: &str| hash.get(..12).unwrap_or(hash).to_owned();
         let pairs = [
             ("model", &made.model, &self.model),
@@ -93,7 +93,7 @@ pub(super) fn read(path: &Path, key: &Key) -> Result<Found> {
         return Ok(Found::default());
     }
     let bytes = files::read(path, || format!("read the calibration cache {}", path.display()))?;
-    let made: Option<Key> = std::fs::read(key_file(path)).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let made = std::fs::read(key_file(path)).ok().and_then(|text| parse_key(&text));
     let wrong = match &made {
         None => Some(format!("of unknown origin (there is no {})", key_file(path).display())),
         Some(made) if made.cache != hex(&Sha256::digest(&bytes)) => {
@@ -109,6 +109,11 @@ pub(super) fn read(path: &Path, key: &Key) -> Result<Found> {
             aside: true,
         },
     })
+}
+
+/// What a cache was made from, as the file beside it says.
+pub(crate) fn parse_key(text: &[u8]) -> Option<Key> {
+    serde_json::from_slice(text).ok()
 }
 
 /// Writes it, with its key. Between the two another build may write its own: the next one then finds a cache that it

@@ -44,7 +44,8 @@ impl CalibrationTable {
             }
             scales.insert(name.to_owned(), scale);
         }
-        Ok(Self { header: header.to_owned(), scales })
+        // A second carriage return would not come back from the text form.
+        Ok(Self { header: header.trim_end().to_owned(), scales })
     }
 
     /// The text form.

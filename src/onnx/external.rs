@@ -67,6 +67,12 @@ fn note(
             .advice(EXPORT_AGAIN)
     };
     let location = entry("location").unwrap_or_default();
+    // Readers differ in which of two entries counts: what was checked here must be what they read.
+    for (place, one) in tensor.external_data.iter().enumerate() {
+        if tensor.external_data[..place].iter().any(|earlier| earlier.key() == one.key()) {
+            return Err(bad("one entry of each name", format!("`{}` twice", one.key())));
+        }
+    }
     // The format asks for a path within the model's folder; ONNX Runtime and TensorRT refuse any other.
     let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
     if location.is_empty() || !Path::new(location).components().all(inside) {

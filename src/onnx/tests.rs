@@ -106,6 +106,8 @@ fn external_weights_must_be_there_and_long_enough() {
             "expected a file in the model's folder for the weights of `w`, got `../w.bin`",
         ),
         (&[("location", "/etc/passwd")], "a file in the model's folder"),
+        (&[("location", "w.bin"), ("location", "v.bin")], "one entry of each name"),
+        (&[("location", "w.bin"), ("offset", "0"), ("offset", "0")], "one entry of each name"),
         (&[], "a file in the model's folder"),
         (&[("location", "w.bin"), ("offset", "x")], "a number as offset"),
         (&[("location", "w.bin"), ("offset", "18446744073709551615"), ("length", "9")], "a sane offset"),

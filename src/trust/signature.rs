@@ -9,7 +9,10 @@
 //! ```
 //!
 //! Signed is every byte before the last line. Names are those of files in the signature's own folder: a plan that is renamed,
-//! or put beside another one's sidecar, is not what was signed.
+//! or put beside another one's sidecar, is not what was signed. The folder itself is not signed, so that artefacts can be
+//! installed anywhere: two engines of one file name in two folders can be exchanged for each other, signatures and all. Give
+//! each model's engine a name of its own, or hold [`Sidecar::onnx_sha256`](crate::Sidecar), which is signed, against the model
+//! that is meant.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -73,8 +76,13 @@ impl Signature {
         let refused = |got: String| {
             untrusted(artefact).expected(format!("a signature in {}", path.display())).got(got).advice(SIGN_IT)
         };
-        let bytes = files::read(&path, String::new).map_err(|_| refused("none that can be read".to_owned()))?;
-        Self::parse(&bytes).ok_or_else(|| refused(format!("{} bytes that are no signature", bytes.len())))
+        let bytes = files::read_at_most(&path, MOST_BYTES + 1, String::new)
+            .map_err(|_| refused("none that can be read".to_owned()))?;
+        let got = || match bytes.len() {
+            more if more > MOST_BYTES => format!("more than {MOST_BYTES} bytes"),
+            bytes => format!("{bytes} bytes that are no signature"),
+        };
+        Self::parse(&bytes).ok_or_else(|| refused(got()))
     }
 
     /// Reads its text; none if it is not that, to the last byte.

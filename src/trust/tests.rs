@@ -54,6 +54,15 @@ fn artefact_without_a_signature_is_refused() {
 }
 
 #[test]
+fn signature_that_never_ends_is_not_read_to_its_end() {
+    let artefact = Artefact::signed();
+    let path = Signature::path(artefact.plan());
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+    artefact.refused("more than 65536 bytes");
+}
+
+#[test]
 fn artefact_altered_in_any_part_is_refused() {
     let artefact = Artefact::signed();
     fs::write(artefact.sidecar(), b"sidecaR").unwrap();

@@ -8,7 +8,15 @@ use crate::support::{Tool, model};
 fn model_signed_is_verified_and_altered_is_not() {
     let tool = Tool::new();
     tool.run(&["keygen", "trading"]).must(0, &["trading.key", "trading.pub"]);
+    tool.run(&["keygen", "trading"]).must(2, &["trading.pub", "name a file that is not there yet"]);
+    fs::remove_file(tool.path("trading.pub")).unwrap();
     tool.run(&["keygen", "trading"]).must(2, &["trading.key", "name a file that is not there yet"]);
+    fs::remove_file(tool.path("trading.key")).unwrap();
+    tool.run(&["keygen", "trading"]).must(0, &[]);
+    let lone = tool.file("lone.pub", b"another's");
+    tool.run(&["keygen", "lone"]).must(2, &["lone.pub", "name a file that is not there yet"]);
+    assert_eq!(fs::read(tool.path(&lone)).unwrap(), b"another's");
+    assert!(!tool.path("lone.key").exists(), "nothing of the pair is made");
     tool.run(&["keygen", "other"]).must(0, &[]);
     let onnx = tool.file("toy_cnn.onnx", &fs::read(model("toy_cnn.onnx")).unwrap());
     let verify = |key: &str| tool.run(&["verify", "--key", key, &onnx]);

@@ -47,8 +47,12 @@ TICKRT_MUST_USE tickrt_error *tickrt_chain_allow_different_models(tickrt_chain *
 /* Lets version-compatible plans run the code for the host that they carry. */
 TICKRT_MUST_USE tickrt_error *tickrt_chain_allow_host_code(tickrt_chain *chain);
 
+/* Passes over what signatures (trust.h) forbid, as what is missing, instead of refusing to start. */
+TICKRT_MUST_USE tickrt_error *tickrt_chain_pass_over_untrusted(tickrt_chain *chain);
+
 /* Starts and warms up every entry; one that cannot start is passed over. `chain` is used up, whatever comes of it.
- * `config` may be NULL. TICKRT_NO_BACKEND if none starts, with every reason. */
+ * `config` may be NULL. TICKRT_NO_BACKEND if none starts, with every reason; TICKRT_UNTRUSTED for a file or library that
+ * is not what was signed or named. */
 TICKRT_MUST_USE tickrt_error *tickrt_predictor_new(tickrt_chain *chain, const tickrt_config *config,
                                                    tickrt_predictor **predictor);
 

@@ -18,6 +18,7 @@ class Chain {
     Chain &ort_cuda(const std::string &onnx) { return keep(tickrt_chain_add_ort_cuda(get(), onnx.c_str())); }
     Chain &ort_cpu(const std::string &onnx) { return keep(tickrt_chain_add_ort_cpu(get(), onnx.c_str())); }
     Chain &allow_host_code() { return keep(tickrt_chain_allow_host_code(get())); }
+    Chain &pass_over_untrusted() { return keep(tickrt_chain_pass_over_untrusted(get())); }
     Chain &allow_different_models() { return keep(tickrt_chain_allow_different_models(get())); }
 
     Result<void> take_error() noexcept { return Result<void>(error_.release()); }

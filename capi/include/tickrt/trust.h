@@ -23,7 +23,8 @@ TICKRT_MUST_USE tickrt_error *tickrt_trust_add_key(tickrt_trust *trust, const ui
 TICKRT_MUST_USE tickrt_error *tickrt_trust_add_key_file(tickrt_trust *trust, const char *path);
 
 /* Trusts a TensorRT or an ONNX Runtime by its absolute path, and only with the 32 bytes of this SHA-256 unless that is
- * NULL. */
+ * NULL. ONNX Runtime's CUDA provider has two libraries of its own, libonnxruntime_providers_shared.so and
+ * libonnxruntime_providers_cuda.so beside it: both have to be named as well. */
 TICKRT_MUST_USE tickrt_error *tickrt_trust_add_library(tickrt_trust *trust, const char *path, const uint8_t *sha256);
 
 /* From here on, to the end of the process: plans and models load only with a true signature of one of the keys beside

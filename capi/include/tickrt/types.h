@@ -26,7 +26,8 @@
 
 TICKRT_BEGIN
 
-/* The type of a tensor's elements. */
+/* The type of a tensor's elements. TICKRT_BOOL and TICKRT_U8 are twins: both are a byte, a bool's is 0 or 1, and where one
+ * is asked for the other is taken. */
 typedef enum tickrt_type {
     TICKRT_F32 = 0,
     TICKRT_F16 = 1,

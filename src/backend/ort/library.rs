@@ -35,21 +35,31 @@ impl OnnxRuntime {
     ///
     /// Looked for in this order: `explicit`, `$ORT_DYLIB_PATH` (if one of these names a library, it is that or none),
     /// `$TICKRT_SDK/lib/onnxruntime`, then `libonnxruntime.so` and `libonnxruntime.so.1` where the dynamic linker looks.
-    /// ONNX Runtime's telemetry is off.
+    /// ONNX Runtime's telemetry is off. With the feature `ort-static`, and the archive there when this was compiled
+    /// (LINKING.md), it is the one that is linked in, and no other may be named.
     ///
     /// # Errors
     /// [`ErrorKind::OnnxRuntimeMissing`] with every place tried and what the loader said there;
-    /// [`ErrorKind::OnnxRuntimeTooOld`]; [`ErrorKind::Unsupported`] if `explicit` is not the library that this process
-    /// has loaded before.
+    /// [`ErrorKind::OnnxRuntimeTooOld`]; [`ErrorKind::Unsupported`] if it is not the library that this process has loaded
+    /// before, here or through `ort` itself; [`ErrorKind::Untrusted`] for that, and for a library that was not named, where
+    /// signatures are [enforced](crate::trust).
     pub fn load(explicit: Option<&Path>) -> Result<&'static Self> {
         static RUNTIME: OnceCell<OnnxRuntime> = OnceCell::new();
+        #[cfg(tickrt_linked_ort)]
+        return RUNTIME.get_or_try_init(|| linked::load(explicit));
+        #[cfg(not(tickrt_linked_ort))]
+        Self::load_from(&RUNTIME, explicit)
+    }
+
+    #[cfg_attr(tickrt_linked_ort, allow(dead_code, reason = "what is linked in is not looked for"))]
+    fn load_from(runtime: &'static OnceCell<Self>, explicit: Option<&Path>) -> Result<&'static Self> {
         let explicit = match Trust::enforced() {
             Some(trust) => Some(trusted(trust, explicit)?),
             None => explicit,
         };
         let named = explicit.map(|path| probe(path).map_err(|fault| failure(vec![fault]))).transpose()?;
         let wanted = named.as_ref().map(|found| found.path.clone());
-        let runtime = RUNTIME.get_or_try_init(|| named.map_or_else(search, Ok)?.load())?;
+        let runtime = runtime.get_or_try_init(|| named.map_or_else(search, Ok)?.load())?;
         match wanted {
             Some(wanted) if wanted != runtime.path => Err(Error::new(ErrorKind::Unsupported, LOAD)
                 .expected(format!("{}, which this process has loaded already", runtime.path.display()))
@@ -88,7 +98,53 @@ impl OnnxRuntime {
     }
 }
 
+/// ONNX Runtime as a part of this program.
+#[cfg(tickrt_linked_ort)]
+mod linked {
+    use super::*;
+
+    unsafe extern "C" {
+        fn OrtGetApiBase() -> *const OrtApiBase;
+    }
+
+    pub(super) fn load(explicit: Option<&Path>) -> Result<OnnxRuntime> {
+        let named = env::var_os(ORT_DYLIB_PATH).filter(|path| !path.is_empty()).map(PathBuf::from);
+        if let Some(named) = explicit.map(Path::to_path_buf).or(named) {
+            return Err(Error::new(ErrorKind::Unsupported, LOAD)
+                .expected("the ONNX Runtime that is linked in")
+                .got(named.display().to_string())
+                .advice(format!("name none, here and in ${ORT_DYLIB_PATH}, or build without the feature ort-static")));
+        }
+        // SAFETY: linked in; it takes nothing and returns what is static in it, or null.
+        let Some(base) = (unsafe { OrtGetApiBase().as_ref() }) else {
+            return Err(failure(vec![Fault::other(Path::new("linked in"), "OrtGetApiBase returned null")]));
+        };
+        // SAFETY: static, like all that it returns: a string, and the functions of the version asked for, or null.
+        let (version, api) = unsafe {
+            let version = CStr::from_ptr((base.GetVersionString)()).to_string_lossy().into_owned();
+            (version, (base.GetApi)(OLDEST).as_ref())
+        };
+        let Some(api) = api else {
+            let said = format!("version {version}");
+            return Err(failure(vec![Fault { too_old: true, ..Fault::other(Path::new("linked in"), said) }]));
+        };
+        let path = file_of(api.CreateEnv as *const c_void).unwrap_or_else(|| "linked in".into());
+        // SAFETY: functions of the version asked for, which the copy has and no more.
+        if !ort::set_api(unsafe { std::ptr::read(api) }) && !is_of(ort::api(), api) {
+            return Err(another(file_of(ort::api().CreateEnv as *const c_void).as_deref(), &path));
+        }
+        // False if the program has an environment of its own already: then that one stays.
+        ort::init().with_name("tickrt").with_telemetry(false).commit();
+        Ok(OnnxRuntime { version, path, api: ort::api() })
+    }
+
+    fn is_of(used: &OrtApi, linked: &OrtApi) -> bool {
+        std::ptr::fn_addr_eq(used.CreateEnv, linked.CreateEnv)
+    }
+}
+
 /// The library that may be opened where signatures are enforced.
+#[cfg_attr(tickrt_linked_ort, allow(dead_code, reason = "what is linked in is not looked for"))]
 fn trusted<'a>(trust: &'a Trust, explicit: Option<&'a Path>) -> Result<&'a Path> {
     let path = explicit.or_else(|| trust.libraries_named("libonnxruntime.so").next()).ok_or_else(|| {
         Error::new(ErrorKind::OnnxRuntimeMissing, LOAD)
@@ -111,9 +167,39 @@ impl Found {
         // Never by way of ort's own search, which panics where there is nothing to find.
         let environment =
             ort::init_from(&self.path).map_err(|error| failure(vec![Fault::other(&self.path, error.to_string())]))?;
+        // `ort` keeps the first library of the process, and takes no other without a word.
+        let api = ort::api();
+        let used = file_of(api.CreateEnv as *const c_void);
+        let used = used.map(|path| path.canonicalize().unwrap_or(path));
+        if used.as_deref() != Some(&*self.path) {
+            return Err(another(used.as_deref(), &self.path));
+        }
         // False if the program has an environment of its own already: then that one stays.
         environment.with_name("tickrt").with_telemetry(false).commit();
-        Ok(OnnxRuntime { version: self.version, path: self.path, api: ort::api() })
+        Ok(OnnxRuntime { version: self.version, path: self.path, api })
+    }
+}
+
+/// The program has given `ort` a library of its own, and that is not the one that was checked here.
+fn another(used: Option<&Path>, wanted: &Path) -> Error {
+    let kind = if Trust::enforced().is_some() { ErrorKind::Untrusted } else { ErrorKind::Unsupported };
+    let used = used.map_or_else(|| "one of no file".to_owned(), |path| path.display().to_string());
+    Error::new(kind, LOAD)
+        .expected(wanted.display().to_string())
+        .got(format!("{used}, which this program uses through `ort` already"))
+        .advice("name that library here, or load ONNX Runtime here first: there is one a process")
+}
+
+/// The file that a function was loaded from.
+fn file_of(function: *const c_void) -> Option<PathBuf> {
+    // SAFETY: all zeros is a valid Dl_info.
+    let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` is valid for writing; the name it is given lives as long as the library, which is open.
+    unsafe {
+        if libc::dladdr(function, &mut info) == 0 || info.dli_fname.is_null() {
+            return None;
+        }
+        Some(PathBuf::from(std::ffi::OsStr::from_bytes(CStr::from_ptr(info.dli_fname).to_bytes())))
     }
 }
 
@@ -139,6 +225,7 @@ impl Fault {
     }
 }
 
+#[cfg_attr(tickrt_linked_ort, allow(dead_code, reason = "what is linked in is not looked for"))]
 fn search() -> Result<Found> {
     if let Some(path) = env::var_os(ORT_DYLIB_PATH).filter(|path| !path.is_empty()) {
         return probe(Path::new(&path)).map_err(|mut fault| {
@@ -174,6 +261,7 @@ fn failure(faults: Vec<Fault>) -> Error {
 }
 
 /// Opens the library and asks its version, before `ort`, which is not to be asked twice, sees it.
+#[cfg_attr(tickrt_linked_ort, allow(dead_code, reason = "what is linked in is not looked for"))]
 fn probe(path: &Path) -> Result<Found, Fault> {
     let fault = |said: String| Fault::other(path, said);
     if path.is_dir() {
@@ -199,7 +287,7 @@ fn probe(path: &Path) -> Result<Found, Fault> {
         let said = format!("version {version} ({})", path.display());
         return Err(Fault { too_old: true, ..fault(said) });
     }
-    let path = handle.path_of(entry).unwrap_or_else(|| path.to_path_buf());
+    let path = file_of(entry).unwrap_or_else(|| path.to_path_buf());
     handle.keep();
     Ok(Found { version, path: path.canonicalize().unwrap_or(path) })
 }
@@ -223,19 +311,6 @@ impl Handle {
         // SAFETY: an open handle and a valid string.
         let symbol = unsafe { libc::dlsym(self.0, name.as_ptr()) };
         (!symbol.is_null()).then_some(symbol)
-    }
-
-    /// The file that `symbol` was loaded from.
-    fn path_of(&self, symbol: *mut c_void) -> Option<PathBuf> {
-        // SAFETY: all zeros is a valid Dl_info.
-        let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
-        // SAFETY: `info` is valid for writing; the name it is given lives as long as the library, which is open.
-        unsafe {
-            if libc::dladdr(symbol, &mut info) == 0 || info.dli_fname.is_null() {
-                return None;
-            }
-            Some(PathBuf::from(std::ffi::OsStr::from_bytes(CStr::from_ptr(info.dli_fname).to_bytes())))
-        }
     }
 
     /// Leaves the library open for good.

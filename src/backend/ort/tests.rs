@@ -332,3 +332,23 @@ fn translate_tells_lost_devices_from_lost_calls() {
         assert_eq!(translate(RUN, &said(message)).kind(), kind, "{message}");
     }
 }
+
+#[test]
+fn cuda_providers_are_opened_only_where_both_were_named_and_are_what_was_pinned() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = folder.path().join("libonnxruntime.so");
+    let [shared, cuda] = [SHARED, PROVIDER].map(|name| folder.path().join(name));
+    [&shared, &cuda].iter().for_each(|path| std::fs::write(path, b"provider").unwrap());
+    let trust = || Trust::signed([crate::trust::SecretKey::generate().unwrap().public()]).library(&library, None);
+    let refused = |trust: &Trust, part: &str| {
+        let error = check_providers(trust, &library).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Untrusted);
+        assert!(error.to_string().contains(part), "`{part}` is not in: {error}");
+    };
+    refused(&trust(), SHARED);
+    refused(&trust().library(&shared, None), PROVIDER);
+    let pinned = trust().library(&shared, None).library(&cuda, Some(crate::plan::digest(b"provider")));
+    check_providers(&pinned, &library).unwrap();
+    std::fs::write(&cuda, b"Provider").unwrap();
+    refused(&pinned, "install the pinned library");
+}

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tickrt::trust::SecretKey;
 
-use crate::exit::Outcome;
+use crate::exit::{Failure, Outcome};
 use crate::table;
 
 const EXAMPLE: &str = "\
@@ -30,6 +30,13 @@ pub fn main(args: &Args) -> Outcome {
         name.push(ending);
         PathBuf::from(name)
     });
+    // Before the secret is made: a public key alone is one whose secret lies elsewhere, and others may check with it.
+    if public.symlink_metadata().is_ok() {
+        return Err(Failure::usage(format!(
+            "{} is there already: name a file that is not there yet, or move it away",
+            public.display()
+        )));
+    }
     let key = SecretKey::generate()?;
     key.write(&secret)?;
     key.public().write(&public)?;
