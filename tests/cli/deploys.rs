@@ -76,6 +76,22 @@ fn versions_move_into_place_the_last_are_kept_and_rolled_back_to() {
 }
 
 #[test]
+fn version_that_was_rolled_back_does_not_push_the_good_one_out() {
+    let tool = Tool::new().without_gpu();
+    configuration(&tool, "keep = 2", OPTIONAL);
+    if left_out(&deploy(&tool, &[])) {
+        return;
+    }
+    deploy(&tool, &[]).must(0, &["0002-"]);
+    deploy(&tool, &["--rollback"]).must(0, &["0001-", "answers again"]);
+    // Two are kept: the new one and the good one that it replaces, not the bad one between them.
+    deploy(&tool, &[]).must(0, &["0003-", "removed", "0002-"]);
+    deploy(&tool, &["--rollback"]).must(0, &["0001-", "answers again"]);
+    assert!(current(&tool).starts_with("0001-"));
+    deploy(&tool, &["--rollback"]).must(2, &["there is no version before 0001-"]);
+}
+
+#[test]
 fn gate_that_cannot_be_measured_is_an_error_unless_it_is_optional() {
     let tool = Tool::new().without_gpu();
     if left_out(&tool.run(&["build", "--onnx", &model("toy_cnn.onnx"), "--engine", "x.engine", "--tensorrt=rtx"])) {
@@ -102,6 +118,14 @@ fn manifest_that_points_at_a_missing_or_other_engine_is_not_rolled_back_to() {
         .must(2, &["manifest.json", "points at an engine that cannot be used", "fp32.engine"]);
     std::fs::write(first.join("fp32.engine"), b"no engine").unwrap();
     deploy(&tool, &["--rollback"]).must(2, &["cannot be used"]);
+    assert!(current(&tool).starts_with("0002-"), "it stays");
+    std::fs::rename(first.join("away"), first.join("fp32.engine")).unwrap();
+    std::fs::copy(model("mlp.onnx"), first.join("toy_cnn.onnx")).unwrap();
+    deploy(&tool, &["--rollback"]).must(2, &["expected toy_cnn.onnx with sha256", "got another"]);
+    std::fs::remove_file(first.join("toy_cnn.onnx")).unwrap();
+    deploy(&tool, &["--rollback"]).must(2, &["points at a model that cannot be used", "toy_cnn.onnx"]);
+    std::fs::remove_dir_all(&first).unwrap();
+    deploy(&tool, &["--rollback"]).must(2, &["there is no version before 0002-"]);
     assert!(current(&tool).starts_with("0002-"), "it stays");
 }
 
@@ -152,7 +176,22 @@ fn second_deployment_at_the_same_time_is_refused() {
     deploy(&tool, &[]).must(1, &["ended with 7"]);
 }
 
-/// The limit on the size of a file stands in for a full disk.
+/// Deploys where no file may grow beyond `bytes`: that stands in for a full disk.
+fn deploy_on_full_disk(tool: &Tool, bytes: u64, more: &[&str]) -> Ended {
+    let mut command = tool.command(&[&["deploy", "--config", "deploy.toml"], more].concat());
+    // SAFETY: one call of the C library between fork and exec, with a valid argument.
+    let output = unsafe {
+        command.pre_exec(move || {
+            libc::setrlimit(libc::RLIMIT_FSIZE, &libc::rlimit { rlim_cur: bytes, rlim_max: bytes });
+            Ok(())
+        })
+    }
+    .output()
+    .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
 #[test]
 fn disk_that_is_full_leaves_the_current_version_and_nothing_else() {
     let tool = Tool::new().without_gpu();
@@ -160,21 +199,15 @@ fn disk_that_is_full_leaves_the_current_version_and_nothing_else() {
     if left_out(&deploy(&tool, &[])) {
         return;
     }
-    let mut command = tool.command(&["deploy", "--config", "deploy.toml"]);
-    // SAFETY: one call of the C library between fork and exec, with a valid argument.
-    let output = unsafe {
-        command.pre_exec(|| {
-            libc::setrlimit(libc::RLIMIT_FSIZE, &libc::rlimit { rlim_cur: 1 << 10, rlim_max: 1 << 10 });
-            Ok(())
-        })
+    let model_bytes = std::fs::metadata(model("toy_cnn.onnx")).unwrap().len() + (4 << 10);
+    // The model does not fit; it does, and the engine does not.
+    for (bytes, step) in [(1 << 10, "toy_cnn.onnx"), (model_bytes, "fp32.engine")] {
+        deploy_on_full_disk(&tool, bytes, &[]).must(2, &[step, "nothing was deployed"]);
+        assert_eq!(versions(&tool).len(), 1);
+        assert!(current(&tool).starts_with("0001-") && !staging(&tool).exists());
     }
-    .output()
-    .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("free some space"), "{said}");
-    assert_eq!(versions(&tool).len(), 1);
-    assert!(current(&tool).starts_with("0001-") && !staging(&tool).exists());
+    deploy(&tool, &[]).must(0, &["0002-"]);
+    deploy_on_full_disk(&tool, 0, &["--rollback"]).must(0, &["0001-", "answers again"]);
 }
 
 #[test]
