@@ -145,7 +145,47 @@ fn configuration_that_cannot_be_is_refused_with_its_line_and_a_near_match() {
     refused("", "[[target]]\nname = \"fp32\"\n", &["two targets are named `fp32`"]);
     refused("", "[[target]]\nname = \"../x\"\n", &["letters, digits", "`../x`"]);
     refused("", "[latency]\np99_us = nan\n", &["expected a limit from 0 on"]);
+    refused("", "[[target]]\nname = \"cpu\"\n", &["another name for a target than `cpu`"]);
+    refused("", "[triton]\ninstance = 2\n", &["line 10", "did you mean `instances`?"]);
+    refused("", "[triton]\ninstances = 0\n", &["triton.instances: expected 1 at least"]);
     deploy(&Tool::new(), &[]).must(2, &["read deploy.toml"]);
+}
+
+#[test]
+fn plan_that_triton_does_not_take_is_refused_before_its_gates() {
+    let tool = Tool::new().without_gpu();
+    // No GPU: these gates would end with 3.
+    configuration(&tool, "", "[accuracy]\natol = 1\nrtol = 1\n[triton]\ninstances = 2\n");
+    let ended = deploy(&tool, &["--target", "triton"]);
+    if left_out(&ended) {
+        return;
+    }
+    ended.must(2, &["Triton's TensorRT backend takes no other, got one of TensorRT-RTX", "--tensorrt=trt10"]);
+    assert!(versions(&tool).is_empty() && !staging(&tool).exists());
+}
+
+/// With whichever TensorRT is there, on its GPU: an H100 takes no TensorRT-RTX.
+#[test]
+fn repository_for_triton_lies_in_the_version() {
+    let tool = Tool::new();
+    configuration(&tool, "", "");
+    let text = std::fs::read_to_string(tool.path("deploy.toml"))
+        .unwrap()
+        .replace("--tensorrt=rtx", "--tensorrt=trt11,trt10,trt8");
+    tool.file("deploy.toml", text.as_bytes());
+    let ended = deploy(&tool, &["--target", "triton"]);
+    if left_out(&ended) {
+        return;
+    }
+    ended.must(0, &["deployed", "0001-"]);
+    let current = tool.path("store/toy/current");
+    let same = |one: &str, other: &str| {
+        assert!(std::fs::read(current.join(one)).unwrap() == std::fs::read(current.join(other)).unwrap(), "{one}");
+    };
+    same("triton/toy_fp32/1/model.plan", "fp32.engine");
+    same("triton/toy_cpu/1/model.onnx", "toy_cnn.onnx");
+    let config = std::fs::read_to_string(current.join("triton/toy_fp32/config.pbtxt")).unwrap();
+    assert!(config.contains("backend: \"tensorrt\"") && config.contains("graphs: true"), "{config}");
 }
 
 #[test]

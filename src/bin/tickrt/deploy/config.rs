@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::triton;
 use crate::exit::{Failure, Outcome};
 
 /// What to deploy, where to, and what it must come up to. Paths are absolute once it is read.
@@ -33,6 +34,9 @@ pub struct Config {
     pub accuracy: Option<Accuracy>,
     /// How fast they must come.
     pub latency: Option<Latency>,
+    /// Of `--target triton`.
+    #[serde(default)]
+    pub triton: triton::Settings,
     /// The folder of the file.
     #[serde(skip)]
     pub folder: PathBuf,
@@ -124,6 +128,13 @@ impl Config {
                 return Err(format!("expected a limit from 0 on, got {number}"));
             }
         }
+        if names.contains(&triton::CPU) {
+            return Err(format!(
+                "expected another name for a target than `{}`: in Triton it is the ONNX model's",
+                triton::CPU
+            ));
+        }
+        self.triton.check()?;
         if self.keep == 0 { Err("keep: expected 1 at least, got 0".to_owned()) } else { Ok(()) }
     }
 }

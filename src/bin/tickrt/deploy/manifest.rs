@@ -125,7 +125,7 @@ impl fmt::Display for Deployed {
 }
 
 /// Copies a file, synced to disk.
-fn copy(from: &Path, to: &Path) -> Outcome {
+pub fn copy(from: &Path, to: &Path) -> Outcome {
     std::fs::copy(from, to).and_then(|_| sync(to)).map_err(|error| cannot_write(to, &error))
 }
 

@@ -155,6 +155,11 @@ impl Staging<'_> {
         &self.path
     }
 
+    /// The number that it will have: higher than any that is there.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
     /// Makes it the current version; its name.
     pub fn move_into_place(self, manifest: &Manifest) -> Outcome<String> {
         let version = format!("{:04}-{}", self.number, &manifest.model_sha256[..12]);
