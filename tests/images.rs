@@ -1,4 +1,4 @@
-//! Every script that an image of deploy/ is made with, run in a folder of its own, and the check before a release. No container
+//! Every script that an image of deploy/ is made with, run in a folder of its own. No container
 //! engine is needed; scripts/lint-deploy checks the Dockerfiles and the compose file themselves.
 #![cfg(feature = "tool")]
 
@@ -168,4 +168,30 @@ fn compose_file_and_images_name_the_port_that_health_asks() {
         let text = fs::read_to_string(root().join("deploy").join(file)).unwrap();
         assert!(text.contains("9464"), "{file}");
     }
+}
+
+#[test]
+fn release_is_of_the_version_that_packages_and_changelog_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |file: &str, text: &str| {
+        fs::create_dir_all(folder.path().join("capi")).unwrap();
+        fs::write(folder.path().join(file), text).unwrap();
+    };
+    let check = |tag: &str| {
+        let script = root().join("scripts/release-check");
+        let output = Command::new(script).arg(tag).env("TICKRT_ROOT", folder.path()).output().unwrap();
+        (output.status.success(), told(&output))
+    };
+    for manifest in ["Cargo.toml", "capi/Cargo.toml"] {
+        write(manifest, "[package]\nversion = \"1.2.3\"\n[dependencies]\nx = { version = \"9\" }\n");
+    }
+    write("CHANGELOG.md", "# Changelog\n\n## Unreleased\n\n- new\n\n## 1.2.3\n\n- of it\n\n## 1.2.2\n\n- old\n");
+    let (well, notes) = check("v1.2.3");
+    assert!(well && notes.contains("of it") && !notes.contains("new") && !notes.contains("old"), "{notes}");
+    let (well, story) = check("v1.2.4");
+    assert!(!well && story.contains("expected version 1.2.4, got 1.2.3"), "{story}");
+    write("CHANGELOG.md", "# Changelog\n\n## Unreleased\n\n- new\n");
+    assert!(check("v1.2.3").1.contains("expected a section"));
+    write("capi/Cargo.toml", "[package]\nversion = \"1.2.2\"\n");
+    assert!(check("v1.2.3").1.contains("capi/Cargo.toml: expected version 1.2.3, got 1.2.2"));
 }
