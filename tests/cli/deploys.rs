@@ -139,6 +139,8 @@ fn configuration_that_cannot_be_is_refused_with_its_line_and_a_near_match() {
     };
     refused("kep = 2", "", &["deploy.toml: line 5", "unknown field `kep`", "did you mean `keep`?"]);
     refused("", "[latency]\np99 = 1\n", &["line 10", "did you mean `p99_us`?"]);
+    refused("", "keep = 2\n", &["line 9", "unknown field `keep`", "it belongs above the first [table]"]);
+    refused("", "[acuracy]\natol = 1\n", &["line 9", "did you mean `accuracy`?"]);
     refused("keep = \"two\"", "", &["line 5", "invalid type"]);
     refused("keep = 2 2", "", &["line 5"]);
     refused("keep = 0", "", &["expected 1 at least"]);
