@@ -1,4 +1,4 @@
-//! Every script that an image of deploy/ is made with, run in a folder of its own. No container
+//! Every script that an image of deploy/ is made with, and the check before a release, run in a folder of its own. No container
 //! engine is needed; scripts/lint-deploy checks the Dockerfiles and the compose file themselves.
 #![cfg(feature = "tool")]
 
