@@ -76,3 +76,16 @@ pub use plan::{Gpu, Plan, Sidecar, Target};
 pub use predictor::{Outgoing, PassedOver, Predictor, PredictorBuilder, PredictorSlot, SwapRefused};
 pub use session::{Answer, InputSlot, Outputs, Session, Ticket};
 pub use tensor::{DataType, Element, IoMode, Shapes, TensorInfo, elements, format_shape};
+
+/// The book's examples in Rust, compiled with the documentation's own. tests/docs.rs has the rest of the book.
+#[cfg(doctest)]
+mod book {
+    #[doc = include_str!("../docs/src/quick-start.md")]
+    mod quick_start {}
+    #[doc = include_str!("../docs/src/rust.md")]
+    mod rust {}
+    #[doc = include_str!("../docs/src/host.md")]
+    mod host {}
+    #[doc = include_str!("../docs/src/signatures.md")]
+    mod signatures {}
+}

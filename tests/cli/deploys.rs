@@ -76,6 +76,22 @@ fn versions_move_into_place_the_last_are_kept_and_rolled_back_to() {
 }
 
 #[test]
+fn version_that_was_rolled_back_does_not_push_the_good_one_out() {
+    let tool = Tool::new().without_gpu();
+    configuration(&tool, "keep = 2", OPTIONAL);
+    if left_out(&deploy(&tool, &[])) {
+        return;
+    }
+    deploy(&tool, &[]).must(0, &["0002-"]);
+    deploy(&tool, &["--rollback"]).must(0, &["0001-", "answers again"]);
+    // Two are kept: the new one and the good one that it replaces, not the bad one between them.
+    deploy(&tool, &[]).must(0, &["0003-", "removed", "0002-"]);
+    deploy(&tool, &["--rollback"]).must(0, &["0001-", "answers again"]);
+    assert!(current(&tool).starts_with("0001-"));
+    deploy(&tool, &["--rollback"]).must(2, &["there is no version before 0001-"]);
+}
+
+#[test]
 fn gate_that_cannot_be_measured_is_an_error_unless_it_is_optional() {
     let tool = Tool::new().without_gpu();
     if left_out(&tool.run(&["build", "--onnx", &model("toy_cnn.onnx"), "--engine", "x.engine", "--tensorrt=rtx"])) {
@@ -103,6 +119,14 @@ fn manifest_that_points_at_a_missing_or_other_engine_is_not_rolled_back_to() {
     std::fs::write(first.join("fp32.engine"), b"no engine").unwrap();
     deploy(&tool, &["--rollback"]).must(2, &["cannot be used"]);
     assert!(current(&tool).starts_with("0002-"), "it stays");
+    std::fs::rename(first.join("away"), first.join("fp32.engine")).unwrap();
+    std::fs::copy(model("mlp.onnx"), first.join("toy_cnn.onnx")).unwrap();
+    deploy(&tool, &["--rollback"]).must(2, &["expected toy_cnn.onnx with sha256", "got another"]);
+    std::fs::remove_file(first.join("toy_cnn.onnx")).unwrap();
+    deploy(&tool, &["--rollback"]).must(2, &["points at a model that cannot be used", "toy_cnn.onnx"]);
+    std::fs::remove_dir_all(&first).unwrap();
+    deploy(&tool, &["--rollback"]).must(2, &["there is no version before 0002-"]);
+    assert!(current(&tool).starts_with("0002-"), "it stays");
 }
 
 #[test]
@@ -115,13 +139,55 @@ fn configuration_that_cannot_be_is_refused_with_its_line_and_a_near_match() {
     };
     refused("kep = 2", "", &["deploy.toml: line 5", "unknown field `kep`", "did you mean `keep`?"]);
     refused("", "[latency]\np99 = 1\n", &["line 10", "did you mean `p99_us`?"]);
+    refused("", "keep = 2\n", &["line 9", "unknown field `keep`", "it belongs above the first [table]"]);
+    refused("", "[acuracy]\natol = 1\n", &["line 9", "did you mean `accuracy`?"]);
     refused("keep = \"two\"", "", &["line 5", "invalid type"]);
     refused("keep = 2 2", "", &["line 5"]);
     refused("keep = 0", "", &["expected 1 at least"]);
     refused("", "[[target]]\nname = \"fp32\"\n", &["two targets are named `fp32`"]);
     refused("", "[[target]]\nname = \"../x\"\n", &["letters, digits", "`../x`"]);
     refused("", "[latency]\np99_us = nan\n", &["expected a limit from 0 on"]);
+    refused("", "[[target]]\nname = \"cpu\"\n", &["another name for a target than `cpu`"]);
+    refused("", "[triton]\ninstance = 2\n", &["line 10", "did you mean `instances`?"]);
+    refused("", "[triton]\ninstances = 0\n", &["triton.instances: expected 1 at least"]);
     deploy(&Tool::new(), &[]).must(2, &["read deploy.toml"]);
+}
+
+#[test]
+fn plan_that_triton_does_not_take_is_refused_before_its_gates() {
+    let tool = Tool::new().without_gpu();
+    // No GPU: these gates would end with 3.
+    configuration(&tool, "", "[accuracy]\natol = 1\nrtol = 1\n[triton]\ninstances = 2\n");
+    let ended = deploy(&tool, &["--target", "triton"]);
+    if left_out(&ended) {
+        return;
+    }
+    ended.must(2, &["Triton's TensorRT backend takes no other, got one of TensorRT-RTX", "--tensorrt=trt10"]);
+    assert!(versions(&tool).is_empty() && !staging(&tool).exists());
+}
+
+/// With whichever TensorRT is there, on its GPU: an H100 takes no TensorRT-RTX.
+#[test]
+fn repository_for_triton_lies_in_the_version() {
+    let tool = Tool::new();
+    configuration(&tool, "", "");
+    let text = std::fs::read_to_string(tool.path("deploy.toml"))
+        .unwrap()
+        .replace("--tensorrt=rtx", "--tensorrt=trt11,trt10,trt8");
+    tool.file("deploy.toml", text.as_bytes());
+    let ended = deploy(&tool, &["--target", "triton"]);
+    if left_out(&ended) {
+        return;
+    }
+    ended.must(0, &["deployed", "0001-"]);
+    let current = tool.path("store/toy/current");
+    let same = |one: &str, other: &str| {
+        assert!(std::fs::read(current.join(one)).unwrap() == std::fs::read(current.join(other)).unwrap(), "{one}");
+    };
+    same("triton/toy_fp32/1/model.plan", "fp32.engine");
+    same("triton/toy_cpu/1/model.onnx", "toy_cnn.onnx");
+    let config = std::fs::read_to_string(current.join("triton/toy_fp32/config.pbtxt")).unwrap();
+    assert!(config.contains("backend: \"tensorrt\"") && config.contains("graphs: true"), "{config}");
 }
 
 #[test]
@@ -152,7 +218,22 @@ fn second_deployment_at_the_same_time_is_refused() {
     deploy(&tool, &[]).must(1, &["ended with 7"]);
 }
 
-/// The limit on the size of a file stands in for a full disk.
+/// Deploys where no file may grow beyond `bytes`: that stands in for a full disk.
+fn deploy_on_full_disk(tool: &Tool, bytes: u64, more: &[&str]) -> Ended {
+    let mut command = tool.command(&[&["deploy", "--config", "deploy.toml"], more].concat());
+    // SAFETY: one call of the C library between fork and exec, with a valid argument.
+    let output = unsafe {
+        command.pre_exec(move || {
+            libc::setrlimit(libc::RLIMIT_FSIZE, &libc::rlimit { rlim_cur: bytes, rlim_max: bytes });
+            Ok(())
+        })
+    }
+    .output()
+    .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
 #[test]
 fn disk_that_is_full_leaves_the_current_version_and_nothing_else() {
     let tool = Tool::new().without_gpu();
@@ -160,21 +241,15 @@ fn disk_that_is_full_leaves_the_current_version_and_nothing_else() {
     if left_out(&deploy(&tool, &[])) {
         return;
     }
-    let mut command = tool.command(&["deploy", "--config", "deploy.toml"]);
-    // SAFETY: one call of the C library between fork and exec, with a valid argument.
-    let output = unsafe {
-        command.pre_exec(|| {
-            libc::setrlimit(libc::RLIMIT_FSIZE, &libc::rlimit { rlim_cur: 1 << 10, rlim_max: 1 << 10 });
-            Ok(())
-        })
+    let model_bytes = std::fs::metadata(model("toy_cnn.onnx")).unwrap().len() + (4 << 10);
+    // The model does not fit; it does, and the engine does not.
+    for (bytes, step) in [(1 << 10, "toy_cnn.onnx"), (model_bytes, "fp32.engine")] {
+        deploy_on_full_disk(&tool, bytes, &[]).must(2, &[step, "nothing was deployed"]);
+        assert_eq!(versions(&tool).len(), 1);
+        assert!(current(&tool).starts_with("0001-") && !staging(&tool).exists());
     }
-    .output()
-    .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("free some space"), "{said}");
-    assert_eq!(versions(&tool).len(), 1);
-    assert!(current(&tool).starts_with("0001-") && !staging(&tool).exists());
+    deploy(&tool, &[]).must(0, &["0002-"]);
+    deploy_on_full_disk(&tool, 0, &["--rollback"]).must(0, &["0001-", "answers again"]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod config;
 mod gates;
 mod manifest;
 mod store;
+mod triton;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,6 +21,7 @@ const EXAMPLE: &str = "\
 Example:
   tickrt deploy --config deploy.toml
   tickrt deploy --config deploy.toml --rollback
+  tickrt deploy --config deploy.toml --target triton
 
 deploy.toml, paths from the folder that it lies in:
   name = \"toy_cnn\"
@@ -44,8 +46,16 @@ deploy.toml, paths from the folder that it lies in:
   p99_us = 100
   duration = \"5s\"
 
+  [triton]                      # optional, of --target triton
+  instances = 1                 # of each engine, on each GPU
+  gpus = []                     # all
+  cpu_instances = 1             # of the ONNX model
+  warmup = 100                  # calls
+  max_queue_delay_us = 0        # for engines of a dynamic batch
+
 A gate that cannot be measured, for want of a GPU, say, ends with 3 unless it is optional; one that is missed with 1. Nothing \
-has moved then. Programs load what STORE/NAME/current/manifest.json names.";
+has moved then. Programs load what STORE/NAME/current/manifest.json names; with --target triton, \
+`tritonserver --model-repository=STORE/NAME/current/triton` serves each engine as NAME_TARGET and the ONNX model as NAME_cpu.";
 
 /// Train, export, build, check and put an engine into place, or go back to the one before
 #[derive(clap::Args)]
@@ -57,6 +67,18 @@ pub struct Args {
     /// Go back to the version before the current one
     #[arg(long)]
     rollback: bool,
+    /// Whom for: programs that use tickrt, or NVIDIA's Triton Inference Server as well
+    #[arg(long, value_enum, default_value_t = For::Tickrt, conflicts_with = "rollback")]
+    target: For,
+}
+
+/// Who loads the engines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum For {
+    /// A program that uses tickrt
+    Tickrt,
+    /// Triton, too: the version has a model repository in it
+    Triton,
 }
 
 /// Runs it.
@@ -76,8 +98,18 @@ pub fn main(args: &Args) -> Outcome {
     // Dropped before it is moved into place, it is removed: whatever fails below leaves nothing.
     let staging = store.stage()?;
     let mut manifest = Manifest::new(&config.name, &config.onnx, staging.path())?;
+    let mut sidecars = Vec::new();
     for target in &config.targets {
-        manifest.engines.push(build(&config, target, &manifest.model_sha256, staging.path())?);
+        let engine = staging.path().join(format!("{}.engine", target.name));
+        let sidecar = build(&config, target, &manifest.model_sha256, &engine)?;
+        if args.target == For::Triton {
+            triton::check(&target.name, &sidecar)?;
+        }
+        manifest.engines.push(hold(&config, target, &engine)?);
+        sidecars.push(sidecar);
+    }
+    if args.target == For::Triton {
+        triton::write(&config.triton, staging.number(), staging.path(), &manifest, &sidecars)?;
     }
     manifest.write(staging.path())?;
     let version = staging.move_into_place(&manifest)?;
@@ -90,13 +122,12 @@ pub fn main(args: &Args) -> Outcome {
     Ok(())
 }
 
-/// Builds one target and holds it against the gates. From the model where it lies, for the sidecar names it; the copy in the
-/// version is of `sha256`.
-fn build(config: &Config, target: &Target, sha256: &str, folder: &Path) -> Outcome<Deployed> {
-    let (onnx, engine) = (&config.onnx, folder.join(format!("{}.engine", target.name)));
+/// Builds one target. From the model where it lies, for the sidecar names it; the copy in the version is of `sha256`.
+fn build(config: &Config, target: &Target, sha256: &str, engine: &Path) -> Outcome<Sidecar> {
+    let onnx = &config.onnx;
     println!("\n== build {}", target.name);
     let mut build = tool()?;
-    build.arg("build").arg("--onnx").arg(onnx).arg("--engine").arg(&engine);
+    build.arg("build").arg("--onnx").arg(onnx).arg("--engine").arg(engine);
     config.normalization.iter().for_each(|file| {
         build.arg("--normalization").arg(file);
     });
@@ -105,18 +136,22 @@ fn build(config: &Config, target: &Target, sha256: &str, folder: &Path) -> Outco
         0 => {}
         code => return Err(failed(code, format!("build {}", target.name))),
     }
-    let built_from = Sidecar::beside(&engine)?.and_then(|sidecar| sidecar.onnx_sha256);
-    if built_from.as_deref() != Some(sha256) {
-        return Err(Failure::usage(format!(
+    let sidecar = Sidecar::beside(engine)?;
+    sidecar.filter(|sidecar| sidecar.onnx_sha256.as_deref() == Some(sha256)).ok_or_else(|| {
+        Failure::usage(format!(
             "build {}: expected {} to stay as it was, with sha256 {sha256}, got another file; nothing was deployed",
             target.name,
             onnx.display()
-        )));
-    }
-    let accuracy =
-        config.accuracy.as_ref().map(|gate| gates::accuracy(gate, &target.name, &engine, onnx)).transpose()?;
-    let latency = config.latency.as_ref().map(|gate| gates::latency(gate, &target.name, &engine)).transpose()?;
-    Deployed::new(&target.name, &engine, accuracy, latency)
+        ))
+    })
+}
+
+/// Holds an engine against the gates.
+fn hold(config: &Config, target: &Target, engine: &Path) -> Outcome<Deployed> {
+    let accuracy = config.accuracy.as_ref();
+    let accuracy = accuracy.map(|gate| gates::accuracy(gate, &target.name, engine, &config.onnx)).transpose()?;
+    let latency = config.latency.as_ref().map(|gate| gates::latency(gate, &target.name, engine)).transpose()?;
+    Deployed::new(&target.name, engine, accuracy, latency)
 }
 
 /// This binary, for another subcommand: each ends with a code, and leaves no state in this process.

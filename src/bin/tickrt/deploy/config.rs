@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::triton;
 use crate::exit::{Failure, Outcome};
 
 /// What to deploy, where to, and what it must come up to. Paths are absolute once it is read.
@@ -33,6 +34,9 @@ pub struct Config {
     pub accuracy: Option<Accuracy>,
     /// How fast they must come.
     pub latency: Option<Latency>,
+    /// Of `--target triton`.
+    #[serde(default)]
+    pub triton: triton::Settings,
     /// The folder of the file.
     #[serde(skip)]
     pub folder: PathBuf,
@@ -124,22 +128,36 @@ impl Config {
                 return Err(format!("expected a limit from 0 on, got {number}"));
             }
         }
+        if names.contains(&triton::CPU) {
+            return Err(format!(
+                "expected another name for a target than `{}`: in Triton it is the ONNX model's",
+                triton::CPU
+            ));
+        }
+        self.triton.check()?;
         if self.keep == 0 { Err("keep: expected 1 at least, got 0".to_owned()) } else { Ok(()) }
     }
 }
 
-/// The line, what is wrong there, and for a key that is unknown the nearest that is known.
+/// The line, what is wrong there, and for a key that is unknown the nearest that is known, or where it belongs.
 fn explain(text: &str, error: &toml::de::Error) -> String {
     let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
     let message = error.message().replace('\n', ", ");
+    let hint = if message.starts_with("unknown field") { hint(&message) } else { None };
+    format!("line {line}: {message}{}", hint.unwrap_or_default())
+}
+
+/// For "unknown field `kep`, expected one of `name`, `keep`".
+fn hint(message: &str) -> Option<String> {
+    // To TOML a key below a table's head is the table's, blank lines or not.
+    const ABOVE: [&str; 6] = ["store", "keep", "train", "export", "onnx", "normalization"];
     let mut names = message.split('`').skip(1).step_by(2);
-    let near = match (message.starts_with("unknown field"), names.next()) {
-        (true, Some(unknown)) => names
-            .map(|known| (strsim::jaro_winkler(unknown, known), known))
-            .filter(|(likeness, _)| *likeness > 0.75)
-            .max_by(|one, other| one.0.total_cmp(&other.0))
-            .map(|(_, known)| format!("; did you mean `{known}`?")),
-        _ => None,
-    };
-    format!("line {line}: {message}{}", near.unwrap_or_default())
+    let unknown = names.next()?;
+    let likeness = |known: &str| strsim::jaro_winkler(unknown, known);
+    let near =
+        names.filter(|known| likeness(known) > 0.75).max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
+    match near {
+        Some(known) => Some(format!("; did you mean `{known}`?")),
+        None => ABOVE.contains(&unknown).then(|| "; it belongs above the first [table]".to_owned()),
+    }
 }

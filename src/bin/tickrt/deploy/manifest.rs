@@ -81,7 +81,7 @@ impl Manifest {
         let text = serde_json::to_string_pretty(self).expect("strings and numbers") + "\n";
         let write = || {
             std::fs::write(&path, &text)?;
-            std::fs::File::open(&path)?.sync_all()
+            sync(&path)
         };
         write().map_err(|error| cannot_write(&path, &error))
     }
@@ -92,6 +92,12 @@ impl Manifest {
         let refused = |got: String| Failure::usage(format!("read the manifest {}: {got}", path.display()));
         let text = std::fs::read_to_string(&path).map_err(|error| refused(error.to_string()))?;
         let manifest: Self = serde_json::from_str(&text).map_err(|error| refused(error.to_string()))?;
+        let model = Model::read(folder.join(&manifest.model))
+            .map_err(|error| refused(format!("it points at a model that cannot be used: {error}")))?;
+        if hex(&model.sha256()) != manifest.model_sha256 {
+            let (file, sha256) = (&manifest.model, &manifest.model_sha256);
+            return Err(refused(format!("expected {file} with sha256 {sha256}, got another")));
+        }
         for engine in &manifest.engines {
             let plan = Plan::read(folder.join(&engine.file))
                 .map_err(|error| refused(format!("it points at an engine that cannot be used: {error}")))?;
@@ -118,8 +124,14 @@ impl fmt::Display for Deployed {
     }
 }
 
-fn copy(from: &Path, to: &Path) -> Outcome {
-    std::fs::copy(from, to).map(drop).map_err(|error| cannot_write(to, &error))
+/// Copies a file, synced to disk.
+pub fn copy(from: &Path, to: &Path) -> Outcome {
+    std::fs::copy(from, to).and_then(|_| sync(to)).map_err(|error| cannot_write(to, &error))
+}
+
+/// A file's bytes, or a folder's names, reach the disk: a version that a power cut has emptied must not be the current one.
+pub fn sync(path: &Path) -> std::io::Result<()> {
+    std::fs::File::open(path)?.sync_all()
 }
 
 /// Of the store; `advice` by what the system says.

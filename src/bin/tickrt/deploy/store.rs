@@ -2,16 +2,20 @@
 //!
 //! A version is made in a folder of its own and renamed into `versions/` when it is complete; `current` is another link
 //! renamed over it. So a reader sees one version or the other, whenever it looks and wherever a deployment was stopped.
+//!
+//! Each version has a link `previous` to the one that was current when it was deployed. Going back follows these links, and
+//! so does what is kept: a version that was rolled back is on the way of none, and never in the place of a good one.
 
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
-use super::manifest::{Manifest, cannot_write};
+use super::manifest::{Manifest, cannot_write, sync};
 use crate::exit::{self, Failure, Outcome};
 
 const STAGING: &str = ".staging";
+const PREVIOUS: &str = "previous";
 
 /// A deployment's folder, while nobody else changes it.
 pub struct Store {
@@ -34,11 +38,11 @@ impl Store {
             return Err(Failure::usage(format!(
                 "deploy to {}: expected to be alone, got process {} that deploys there; wait for it",
                 folder.display(),
-                holder.trim()
+                Some(holder.trim()).filter(|holder| !holder.is_empty()).unwrap_or("(unknown)")
             )));
         }
-        let told = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
-        told.map_err(|error| cannot_write(&path, &error))?;
+        // For the message above alone: a disk that is full must not keep anybody from going back.
+        let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
         // What a deployment that was killed has left.
         let _ = fs::remove_dir_all(folder.join(STAGING));
         Ok(Self { folder, _lock: file })
@@ -49,37 +53,44 @@ impl Store {
         self.folder.join("current")
     }
 
-    /// An empty folder to make a version in.
+    /// A folder to make a version in, empty but for the link to the version before it.
     pub fn stage(&self) -> Outcome<Staging<'_>> {
         let path = self.folder.join(STAGING);
         fs::create_dir(&path).map_err(|error| cannot_write(&path, &error))?;
-        Ok(Staging { store: self, path })
+        let last = self.versions()?.last().and_then(|version| number(version)).unwrap_or(0);
+        let staging = Staging { store: self, path, number: last + 1 };
+        if let Some(current) = self.current_version() {
+            let link = staging.path.join(PREVIOUS);
+            std::os::unix::fs::symlink(Path::new("..").join(current), &link)
+                .map_err(|error| cannot_write(&link, &error))?;
+        }
+        Ok(staging)
     }
 
     /// Switches to the version before the current one. From which, to which.
     pub fn roll_back(&self) -> Outcome<(String, String)> {
-        let (versions, current) = (self.versions()?, self.current_version());
-        let Some(from) = current else {
+        let Some(from) = self.current_version() else {
             return Err(Failure::usage(format!("roll back {}: nothing is deployed there", self.folder.display())));
         };
-        let Some(to) = versions.iter().rev().find(|version| **version < from) else {
+        let Some(to) = self.before(&from) else {
             return Err(Failure::usage(format!(
                 "roll back {}: there is no version before {from}; see `keep`",
                 self.folder.display()
             )));
         };
-        Manifest::read(&self.folder.join("versions").join(to))?;
-        self.switch_to(to)?;
-        Ok((from, to.clone()))
+        Manifest::read(&self.version(&to))?;
+        self.switch_to(&to)?;
+        Ok((from, to))
     }
 
-    /// Removes all but the last `number` versions; never the current one. Which.
+    /// Removes all but the current version and those that lead back from it, `number` in all. Which.
     pub fn keep(&self, number: usize) -> Outcome<Vec<String>> {
-        let (mut versions, current) = (self.versions()?, self.current_version());
-        versions.truncate(versions.len().saturating_sub(number));
-        versions.retain(|version| Some(version) != current.as_ref());
+        let mut versions = self.versions()?;
+        let back = std::iter::successors(self.current_version(), |version| self.before(version));
+        let kept: Vec<String> = back.take(number).collect();
+        versions.retain(|version| !kept.contains(version));
         for version in &versions {
-            let path = self.folder.join("versions").join(version);
+            let path = self.version(version);
             if let Err(error) = fs::remove_dir_all(&path) {
                 // The new version is in place: an old one too many is no failure.
                 exit::note(format!("remove {}: {error}", path.display()));
@@ -100,6 +111,17 @@ impl Store {
         Ok(names)
     }
 
+    fn version(&self, name: &str) -> PathBuf {
+        self.folder.join("versions").join(name)
+    }
+
+    /// The version that was current when this one was deployed, if it is still there. Its number is lower: so the way back ends.
+    fn before(&self, version: &str) -> Option<String> {
+        let link = fs::read_link(self.version(version).join(PREVIOUS)).ok()?;
+        let name = link.file_name()?.to_str()?.to_owned();
+        (number(&name)? < number(version)? && self.version(&name).is_dir()).then_some(name)
+    }
+
     fn current_version(&self) -> Option<String> {
         Some(fs::read_link(self.current()).ok()?.file_name()?.to_string_lossy().into_owned())
     }
@@ -109,10 +131,9 @@ impl Store {
         let _ = fs::remove_file(&new);
         let switch = || {
             std::os::unix::fs::symlink(Path::new("versions").join(version), &new)?;
-            fs::rename(&new, &current)?;
-            File::open(&self.folder)?.sync_all()
+            fs::rename(&new, &current)
         };
-        switch().map_err(|error| cannot_write(&current, &error))
+        switch().and_then(|()| sync(&self.folder)).map_err(|error| cannot_write(&current, &error))
     }
 }
 
@@ -125,6 +146,7 @@ fn number(version: &str) -> Option<u32> {
 pub struct Staging<'store> {
     store: &'store Store,
     path: PathBuf,
+    number: u32,
 }
 
 impl Staging<'_> {
@@ -133,13 +155,24 @@ impl Staging<'_> {
         &self.path
     }
 
+    /// The number that it will have: higher than any that is there.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
     /// Makes it the current version; its name.
     pub fn move_into_place(self, manifest: &Manifest) -> Outcome<String> {
-        let last = self.store.versions()?.last().and_then(|version| number(version)).unwrap_or(0);
-        let version = format!("{:04}-{}", last + 1, &manifest.model_sha256[..12]);
-        let path = self.store.folder.join("versions").join(&version);
-        fs::rename(&self.path, &path).map_err(|error| cannot_write(&path, &error))?;
-        self.store.switch_to(&version)?;
+        let version = format!("{:04}-{}", self.number, &manifest.model_sha256[..12]);
+        let path = self.store.version(&version);
+        let moved = sync(&self.path).and_then(|()| fs::rename(&self.path, &path));
+        // The new name before the link to it: a power cut leaves no link to nothing.
+        let moved = moved.and_then(|()| sync(&self.store.folder.join("versions")));
+        moved.map_err(|error| cannot_write(&path, &error))?;
+        self.store.switch_to(&version).inspect_err(|_| {
+            if self.store.current_version().as_ref() != Some(&version) {
+                let _ = fs::remove_dir_all(&path);
+            }
+        })?;
         Ok(version)
     }
 }
