@@ -2,12 +2,14 @@
 //!
 //! After start nothing here allocates, locks, logs or calls C++, and every loop has a bound. What happens before is in
 //! `session/start.rs`; graphs launched ahead and a GPU kept warm are in `session/ahead.rs`; what a chain of sessions needs
-//! of each other is in `session/handover.rs`.
+//! of each other is in `session/handover.rs`; what is told of calls that have ended is in `session/observe.rs`.
 
 mod ahead;
 mod handover;
+mod observe;
 mod start;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,7 @@ pub(crate) use self::handover::AskedInput;
 use crate::backend::{Backend, BackendKind, CallShape, Health, Signature, SlotMemory};
 use crate::completion::{Done, Status, Unit, in_band};
 use crate::config::WaitStrategy;
+use crate::counters::Counters;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork;
 use crate::tensor::{DataType, Element};
@@ -55,6 +58,8 @@ pub struct Session {
     wait_strategy: WaitStrategy,
     check_finite: bool,
     output_range: Option<[f32; 2]>,
+    /// For those who asked for them.
+    counters: Option<Arc<Counters>>,
     /// Of the process that started it.
     generation: u32,
     backend: Box<dyn Backend>,
@@ -185,7 +190,9 @@ impl Session {
         if shape >= self.backend.signature().shapes.len() {
             return Err(ErrorKind::Shape.into());
         }
-        let Some(index) = self.free_slot() else { return Err(ErrorKind::Full { depth: self.depth }.into()) };
+        let Some(index) = self.free_slot() else {
+            return Err(self.failed(ErrorKind::Full { depth: self.depth }.into()));
+        };
         let inputs = self.inputs();
         self.written[index * inputs..(index + 1) * inputs].fill(0);
         Ok(self.attach(Draft { index, shape, tag: 0 }))
@@ -458,7 +465,7 @@ impl Session {
                 // Spent even if the launch fails: the header has it.
                 self.sequence = sequence;
                 self.ring(index, sequence);
-                self.start_graph(index, shape, sequence)?;
+                self.start_graph(index, shape, sequence).map_err(|error| self.failed(error))?;
                 sequence
             }
         };
@@ -590,7 +597,7 @@ impl Session {
             Some(status) => self.collect(index, ticket.sequence, status, read),
             None => {
                 self.slots[index].state = SlotState::GivenUp(ticket.sequence);
-                Err(ErrorKind::DeadlineMissed.into())
+                Err(self.failed(ErrorKind::DeadlineMissed.into()))
             }
         }
     }
@@ -695,12 +702,14 @@ impl Session {
         let slot = self.slots[index];
         self.slots[index].state = SlotState::Free;
         if status.is(Status::NON_FINITE_INPUT) {
-            return Err(ErrorKind::NonFiniteInput.into());
+            return self.ended(Err(ErrorKind::NonFiniteInput.into()));
         }
         self.unpack(index);
         let signature = self.backend.signature();
         let outputs = Outputs { signature, shape: &signature.shapes[slot.shape], memory: &self.backend.slots()[index] };
-        outputs.check(self.check_finite, self.output_range)?;
+        if let Err(error) = outputs.check(self.check_finite, self.output_range) {
+            return self.ended(Err(error));
+        }
         if let Err(error) = read(&outputs) {
             use ErrorKind::{UnknownTensor, WrongLength, WrongType};
             if matches!(error.kind(), WrongLength { .. } | WrongType { .. } | UnknownTensor) {
@@ -709,14 +718,14 @@ impl Session {
             }
             return Err(error);
         }
-        Ok(Answer {
+        self.ended(Ok(Answer {
             tag: slot.tag,
             sequence,
             backend: self.backend.kind(),
             engine: self.backend.engine_id(),
             submitted: slot.submitted,
             done,
-        })
+        }))
     }
 
     /// Moves an answer in band to the slot's outputs.
@@ -844,7 +853,7 @@ impl Session {
             }
         };
         self.slots[index].state = state;
-        Err(error)
+        Err(self.failed(error))
     }
 
     #[inline]

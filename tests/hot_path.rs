@@ -50,6 +50,7 @@ fn check(session: &mut Session) {
     let mut out = [0.0_f32; 3];
     let mut spoilt = data[..256].to_vec();
     spoilt[0] = f32::NAN;
+    session.counters();
     let count = allocations(|| {
         for window in data.chunks_exact(256).take(500) {
             session.infer(window, &mut out).unwrap();

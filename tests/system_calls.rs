@@ -136,6 +136,7 @@ fn session_makes_no_system_call() {
             let backend = FakeBackend::new(BackendKind::Custom, 0.0, 64, &config);
             let backend = if in_band { backend.in_band() } else { backend };
             let mut session = Session::start(Box::new(backend), &config).unwrap();
+            session.counters();
             let data = data.clone();
             let Some(counts) = counted(move || hot_path(&mut session, &data, &mut [0.0], 200)) else { return };
             assert!(counts.is_empty(), "in band {in_band}, {wait_strategy:?}: system calls by number {counts:?}");

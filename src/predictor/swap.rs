@@ -77,7 +77,11 @@ impl Predictor {
         old.put_windows(unused);
         new.inherit_windows(kept, old);
         successor.entries.append(&mut self.entries);
+        successor.counters = self.counters.take().or(successor.counters.take());
+        // A new engine may know other answers.
+        successor.question = successor.question.take().or(self.question.take());
         std::mem::swap(self, &mut successor);
+        self.count();
         Ok(())
     }
 

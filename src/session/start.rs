@@ -48,6 +48,7 @@ impl Session {
             wait_strategy: config.wait_strategy,
             check_finite: config.check_finite,
             output_range: config.output_range,
+            counters: None,
             generation: fork::generation(),
             backend,
         };

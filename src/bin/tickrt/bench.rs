@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tickrt::data::Feed;
-use tickrt::{BackendKind, Device, Engine, Precision, Session, SessionConfig};
+use tickrt::{BackendKind, Device, Engine, Metrics, Precision, Session, SessionConfig};
 
 pub use self::check::read as records;
 use self::open_loop::Arrivals;
@@ -24,7 +24,7 @@ pub use self::path::{Path, Way};
 pub use self::soak::duration;
 use crate::answers;
 use crate::args::{self, NamedFile};
-use crate::chain::ChainArgs;
+use crate::chain::{self, ChainArgs};
 use crate::exit::{Failure, Outcome};
 
 const EXAMPLE: &str = "\
@@ -129,6 +129,9 @@ pub struct Args {
     /// Draw every path's latency by percentile: a .png or .svg
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
+    /// Serve metrics for Prometheus at this address while it measures, as 127.0.0.1:9464: each path's calls are counted
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<String>,
     /// Say which chain is the fastest for this model on this machine
     #[arg(long)]
     recommend: bool,
@@ -144,6 +147,7 @@ pub struct Args {
 pub fn main(args: &Args) -> Outcome {
     let config = args.chain.config()?;
     let Started { mut paths, missing, engine } = start(args, &config)?;
+    let _metrics = serve_metrics(args, &mut paths)?;
     let feed = feed(args, &paths[0].session)?;
     let arrivals = arrivals(args)?;
     let before = args.check.as_deref().map(check::read).transpose()?;
@@ -216,6 +220,15 @@ pub fn main(args: &Args) -> Outcome {
         (Some(file), Some(before)) => check::against(&records, before, file, args.check_tolerance),
         _ => Ok(()),
     }
+}
+
+/// Of every path, if that was asked for; without, nothing is counted.
+fn serve_metrics(args: &Args, paths: &mut [Path]) -> Outcome<Option<Metrics>> {
+    if args.metrics.is_none() {
+        return Ok(None);
+    }
+    let watched = paths.iter_mut().map(|path| (path.way.name().to_owned(), path.session.counters())).collect();
+    chain::serve_metrics(args.metrics.as_deref(), watched, args.chain.device)
 }
 
 /// The open loop's, if one was asked for.

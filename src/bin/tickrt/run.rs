@@ -10,7 +10,7 @@ use tickrt::data::{Array, Feed};
 
 use crate::answers::{self, Answers};
 use crate::args::NamedFile;
-use crate::chain::ChainArgs;
+use crate::chain::{self, ChainArgs};
 use crate::exit::{Failure, Outcome};
 use crate::table;
 
@@ -49,6 +49,9 @@ pub struct Args {
     /// decisions; ends with 1 if a decision differs
     #[arg(long, value_name = "BATCH", num_args = 0..=1, default_missing_value = "0", require_equals = true, conflicts_with = "shapes")]
     parity: Option<u32>,
+    /// Serve metrics for Prometheus at this address while it runs, as 127.0.0.1:9464
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<String>,
 }
 
 /// Runs it.
@@ -61,6 +64,8 @@ pub fn main(args: &Args) -> Outcome {
         config = SessionConfig { shapes: vec![parity::shapes(&signature, 1)?], ..config };
     }
     let mut predictor = args.chain.predictor(&kinds, &config)?;
+    let watched = vec![("run".to_owned(), predictor.counters())];
+    let _metrics = chain::serve_metrics(args.metrics.as_deref(), watched, args.chain.device)?;
     let signature = predictor.session().signature().clone();
     let arrays = answers::read_arrays(&args.input, &signature)?;
     let feed = Feed::new(&signature, arrays.clone())?;
