@@ -25,7 +25,7 @@ pub struct Counters {
     alarm: AtomicU64,
 }
 
-/// In the order of the arrays here.
+/// In the order of the arrays here. Journals have the places: a new one goes to the end.
 pub(crate) const BACKENDS: [BackendKind; 4] =
     [BackendKind::TensorRt, BackendKind::OrtCuda, BackendKind::OrtCpu, BackendKind::Custom];
 
@@ -49,6 +49,11 @@ pub(crate) const REASONS: [&str; 17] = [
     "forked",
     "other",
 ];
+
+/// Place of an error's reason, as a byte.
+pub(crate) fn outcome(error: &Error) -> u8 {
+    reason(error.kind()) as u8
+}
 
 fn reason(kind: ErrorKind) -> usize {
     match kind {
@@ -145,7 +150,7 @@ impl Counters {
     #[inline]
     pub(crate) fn answered(&self, backend: BackendKind, latency: Duration) {
         let ns = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-        let answers = &self.backends[place(backend)];
+        let answers = &self.backends[backend_place(backend)];
         add(&answers.buckets[bucket(ns)], 1);
         add(&answers.sum_ns, ns);
         if ns > answers.max_ns.load(Ordering::Relaxed) {
@@ -171,7 +176,7 @@ impl Counters {
     pub(crate) fn active(&self, backend: BackendKind, engine: [u8; 32]) {
         let first = engine.first_chunk::<8>().copied().unwrap_or_default();
         self.engine.store(u64::from_be_bytes(first), Ordering::Relaxed);
-        self.active.store(place(backend) as u8, Ordering::Relaxed);
+        self.active.store(backend_place(backend) as u8, Ordering::Relaxed);
     }
 
     /// The Xid that was raised.
@@ -216,18 +221,18 @@ impl Counters {
     }
 
     pub(crate) fn buckets(&self, backend: BackendKind) -> [u64; BUCKETS] {
-        let buckets = &self.backends[place(backend)].buckets;
+        let buckets = &self.backends[backend_place(backend)].buckets;
         std::array::from_fn(|bucket| buckets[bucket].load(Ordering::Relaxed))
     }
 
     #[cfg(feature = "metrics")]
     pub(crate) fn sum_ns(&self, backend: BackendKind) -> u64 {
-        self.backends[place(backend)].sum_ns.load(Ordering::Relaxed)
+        self.backends[backend_place(backend)].sum_ns.load(Ordering::Relaxed)
     }
 
     #[cfg(feature = "metrics")]
     pub(crate) fn max_ns(&self, backend: BackendKind) -> u64 {
-        self.backends[place(backend)].max_ns.load(Ordering::Relaxed)
+        self.backends[backend_place(backend)].max_ns.load(Ordering::Relaxed)
     }
 
     #[cfg(feature = "metrics")]
@@ -253,7 +258,7 @@ impl Counters {
 }
 
 #[inline]
-fn place(backend: BackendKind) -> usize {
+pub(crate) fn backend_place(backend: BackendKind) -> usize {
     match backend {
         BackendKind::TensorRt => 0,
         BackendKind::OrtCuda => 1,
@@ -282,7 +287,7 @@ mod tests {
     #[test]
     fn backends_are_where_their_places_say() {
         for (number, backend) in BACKENDS.into_iter().enumerate() {
-            assert_eq!(place(backend), number);
+            assert_eq!(backend_place(backend), number);
         }
     }
 

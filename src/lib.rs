@@ -42,7 +42,9 @@ mod engine;
 mod error;
 mod files;
 mod fork;
+pub mod journal;
 mod library;
+mod logging;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod native;

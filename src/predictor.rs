@@ -30,10 +30,12 @@ use crate::config::SessionConfig;
 use crate::counters::Counters;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::{Journal, JournalConfig};
+use crate::logging::say;
 use crate::normalize::Normalization;
 use crate::onnx::Model;
 use crate::plan::{Plan, Sidecar, hex};
-use crate::session::{Answer, AskedInput, Draft, Outputs, Session, Ticket};
+use crate::session::{Answer, AskedInput, Draft, Observers, Outputs, Session, Ticket};
 use crate::tensor::Element;
 
 use self::known_answer::Question;
@@ -62,8 +64,8 @@ pub struct Predictor {
     entries: Vec<Started>,
     active: usize,
     passed_over: Vec<PassedOver>,
-    /// For those who asked for them; every session's, too.
-    counters: Option<Arc<Counters>>,
+    /// Who asked to be told of calls; every session tells them.
+    observers: Observers,
     /// What is asked now and then because the answer is known.
     question: Option<Question>,
 }
@@ -212,7 +214,10 @@ impl PredictorBuilder {
                 }
                 // A mistake of the caller's would stop every later entry, too, or worse, let it answer wrongly.
                 Err(error) if error.kind() == ErrorKind::InvalidArgument => return Err(error),
-                Err(reason) => passed_over.push(PassedOver { backend, reason, restart_helps: false }),
+                Err(reason) => {
+                    say!(warn, "{backend} is passed over: {reason}");
+                    passed_over.push(PassedOver { backend, reason, restart_helps: false });
+                }
             }
         }
         if started.is_empty() {
@@ -220,7 +225,7 @@ impl PredictorBuilder {
         }
         // One set of rings in all: the one that answers has it.
         started[1..].iter_mut().for_each(|entry| drop(entry.session.take_windows()));
-        Ok(Predictor { entries: started, active: 0, passed_over, counters: None, question: None })
+        Ok(Predictor { entries: started, active: 0, passed_over, observers: Observers::default(), question: None })
     }
 
     /// ONNX Runtime has no sidecar: it gets the normalisation of the plans, even of one that cannot be loaded here.
@@ -394,21 +399,33 @@ impl Predictor {
     /// From here on every call is counted, for another thread to read, whichever backend answers: what it returned, how
     /// long it took, and why a backend was left. The same counters each time; a successor goes on with them.
     pub fn counters(&mut self) -> Arc<Counters> {
-        let counters = Arc::clone(self.counters.get_or_insert_with(Counters::new));
-        self.count();
+        let counters = Arc::clone(self.observers.counters.get_or_insert_with(Counters::new));
+        self.share_observers();
         counters
     }
 
-    /// Has every session count, if anybody asked for it.
-    fn count(&mut self) {
+    /// As [`Session::journal_to`], whichever backend answers; a successor goes on with it. A call that one backend failed to
+    /// answer and another answered is there twice, under the same tag.
+    ///
+    /// # Errors
+    /// As [`Session::journal_to`].
+    pub fn journal_to(&mut self, path: impl AsRef<Path>, config: &JournalConfig) -> Result<Journal> {
+        let (journal, writer) = Journal::start(path.as_ref(), self.session().signature(), config)?;
+        self.observers.journal = Some(writer);
+        self.share_observers();
+        Ok(journal)
+    }
+
+    /// Has every session tell the same.
+    fn share_observers(&mut self) {
         for entry in &mut self.entries {
-            entry.session.count_into(self.counters.clone());
+            entry.session.observe(self.observers.share());
         }
         self.tell_active();
     }
 
     fn tell_active(&self) {
-        if let Some(counters) = &self.counters {
+        if let Some(counters) = &self.observers.counters {
             counters.active(self.active(), self.session().engine_id());
         }
     }
@@ -659,7 +676,7 @@ impl Predictor {
     /// Asks no GPU any more that has reported its own end.
     #[inline]
     fn heed_alarm(&mut self) {
-        if let Some(counters) = &self.counters
+        if let Some(counters) = &self.observers.counters
             && let Err(error) = counters.check_alarm()
             && self.entries[self.active].usable()
             && self.session().backend().on_gpu()
@@ -709,7 +726,7 @@ impl Predictor {
         let on_gpu = self.entries[entry].session.backend().on_gpu();
         // Still computing after the limit: whatever holds it may hold every other call to the driver as well.
         let finished = reason.is_sticky() || (on_gpu && reason.kind() == ErrorKind::DeadlineMissed);
-        if let Some(counters) = self.counters.as_ref().filter(|_| self.entries[entry].usable()) {
+        if let Some(counters) = self.observers.counters.as_ref().filter(|_| self.entries[entry].usable()) {
             counters.fell_back(&reason);
         }
         for (index, other) in self.entries.iter_mut().enumerate() {

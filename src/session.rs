@@ -9,16 +9,15 @@ mod handover;
 mod observe;
 mod start;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use self::ahead::Ahead;
 pub(crate) use self::handover::AskedInput;
+pub(crate) use self::observe::Observers;
 use crate::backend::{Backend, BackendKind, CallShape, Health, Signature, SlotMemory};
 use crate::completion::{Done, Status, Unit, in_band};
 use crate::config::WaitStrategy;
-use crate::counters::Counters;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork;
 use crate::tensor::{DataType, Element};
@@ -58,8 +57,7 @@ pub struct Session {
     wait_strategy: WaitStrategy,
     check_finite: bool,
     output_range: Option<[f32; 2]>,
-    /// For those who asked for them.
-    counters: Option<Arc<Counters>>,
+    observers: Observers,
     /// Of the process that started it.
     generation: u32,
     backend: Box<dyn Backend>,
@@ -597,7 +595,7 @@ impl Session {
             Some(status) => self.collect(index, ticket.sequence, status, read),
             None => {
                 self.slots[index].state = SlotState::GivenUp(ticket.sequence);
-                Err(self.failed(ErrorKind::DeadlineMissed.into()))
+                Err(self.lost(index, ticket.sequence, ErrorKind::DeadlineMissed.into()))
             }
         }
     }
@@ -702,13 +700,13 @@ impl Session {
         let slot = self.slots[index];
         self.slots[index].state = SlotState::Free;
         if status.is(Status::NON_FINITE_INPUT) {
-            return self.ended(Err(ErrorKind::NonFiniteInput.into()));
+            return self.ended(index, sequence, Err(ErrorKind::NonFiniteInput.into()));
         }
         self.unpack(index);
         let signature = self.backend.signature();
         let outputs = Outputs { signature, shape: &signature.shapes[slot.shape], memory: &self.backend.slots()[index] };
         if let Err(error) = outputs.check(self.check_finite, self.output_range) {
-            return self.ended(Err(error));
+            return self.ended(index, sequence, Err(error));
         }
         if let Err(error) = read(&outputs) {
             use ErrorKind::{UnknownTensor, WrongLength, WrongType};
@@ -718,14 +716,9 @@ impl Session {
             }
             return Err(error);
         }
-        self.ended(Ok(Answer {
-            tag: slot.tag,
-            sequence,
-            backend: self.backend.kind(),
-            engine: self.backend.engine_id(),
-            submitted: slot.submitted,
-            done,
-        }))
+        let (backend, engine) = (self.backend.kind(), self.backend.engine_id());
+        let answer = Answer { tag: slot.tag, sequence, backend, engine, submitted: slot.submitted, done };
+        self.ended(index, sequence, Ok(answer))
     }
 
     /// Moves an answer in band to the slot's outputs.
@@ -853,7 +846,7 @@ impl Session {
             }
         };
         self.slots[index].state = state;
-        Err(self.failed(error))
+        Err(self.lost(index, sequence, error))
     }
 
     #[inline]

@@ -45,7 +45,6 @@ pub fn allowed_cores() -> Vec<usize> {
 
 /// Keeps the calling thread out of the way of the one that started it, which may run on `cores`: an ordinary priority, and if
 /// that one is pinned, any core but its own.
-#[cfg(feature = "metrics")]
 pub(crate) fn step_back(cores: &[usize]) {
     // SAFETY: an empty set is all zeros; the numbers are below the size of a set. The kernel takes those cores that exist and
     // that the process may use, and refuses if there are none: then the thread stays where it is.

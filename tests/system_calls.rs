@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{FakeBackend, model, npy};
+use tickrt::journal::JournalConfig;
 use tickrt::{BackendKind, Engine, Session, SessionConfig, WaitStrategy, WindowConfig};
 
 /// Runs `work` on a thread of its own: how often it made which system call. `None`, and a word about it, where the kernel
@@ -137,9 +138,13 @@ fn session_makes_no_system_call() {
             let backend = if in_band { backend.in_band() } else { backend };
             let mut session = Session::start(Box::new(backend), &config).unwrap();
             session.counters();
+            let folder = tempfile::tempdir().unwrap();
+            let journal = session.journal_to(folder.path().join("calls"), &JournalConfig::default()).unwrap();
             let data = data.clone();
             let Some(counts) = counted(move || hot_path(&mut session, &data, &mut [0.0], 200)) else { return };
             assert!(counts.is_empty(), "in band {in_band}, {wait_strategy:?}: system calls by number {counts:?}");
+            let written = journal.finish().unwrap();
+            assert!(written.calls > 500 && written.dropped == 0, "{written:?}");
         }
     }
 }

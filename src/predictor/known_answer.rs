@@ -151,7 +151,7 @@ impl Predictor {
                 Some(Error::new(ErrorKind::WrongAnswer, OPERATION).got(error.to_string()).advice(ADVICE))
             }
         };
-        if let Some(counters) = &self.counters {
+        if let Some(counters) = &self.observers.counters {
             counters.knew(error.is_none());
         }
         match error {

@@ -14,3 +14,4 @@ mod precision;
 mod signing;
 mod support;
 mod versions;
+mod watching;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use tickrt::SessionConfig;
 use tickrt::backend::Signature;
 use tickrt::data::{Array, Feed};
+use tickrt::journal::{Journal, JournalConfig, WhenFull};
 
 use crate::answers::{self, Answers};
 use crate::args::NamedFile;
@@ -52,6 +53,9 @@ pub struct Args {
     /// Serve metrics for Prometheus at this address while it runs, as 127.0.0.1:9464
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<String>,
+    /// Keep every call in this new file: see `tickrt journal`
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
 }
 
 /// Runs it.
@@ -71,7 +75,11 @@ pub fn main(args: &Args) -> Outcome {
     let feed = Feed::new(&signature, arrays.clone())?;
     let outputs = args.output.iter().map(|file| output(file, &signature)).collect::<Outcome<Vec<_>>>()?;
     let labels = args.labels.as_ref().map(Array::read_npy).transpose()?;
+    // Nothing is to be left out of a journal of samples that can wait.
+    let kept = JournalConfig { when_full: WhenFull::Block, ..JournalConfig::default() };
+    let journal = args.journal.as_ref().map(|file| predictor.journal_to(file, &kept)).transpose()?;
     let answers = answers::answer(&mut predictor, &feed)?;
+    let journaled = journal.map(Journal::finish).transpose()?;
     // Before anything is printed: a run that cannot keep its answers has no answers.
     for (file, &number) in args.output.iter().zip(&outputs) {
         answers.outputs[number].write_npy(&file.path)?;
@@ -93,6 +101,9 @@ pub fn main(args: &Args) -> Outcome {
         let shape = answers.outputs[number].shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
         let name = &signature.outputs[number].name;
         facts.push(("wrote", format!("{name} {shape} to {}", file.path.display())));
+    }
+    if let (Some(file), Some(written)) = (&args.journal, journaled) {
+        facts.push(("journal", format!("{} calls in {}", written.calls, file.display())));
     }
     table::facts(facts);
     if args.output.is_empty() {
