@@ -1,6 +1,7 @@
 //! `tickrt bench`: latency of each path that is there, measured in turns and with every answer checked.
 
 mod check;
+mod html;
 mod idle;
 pub mod machine;
 mod open_loop;
@@ -129,6 +130,9 @@ pub struct Args {
     /// Draw every path's latency by percentile: a .png or .svg
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
+    /// Write a report as one page, with tables and plots
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Serve metrics for Prometheus at this address while it measures, as 127.0.0.1:9464: each path's calls are counted
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<String>,
@@ -155,7 +159,7 @@ pub fn main(args: &Args) -> Outcome {
     if let Some(file) = &args.plot {
         plot::check(file)?;
     }
-    for file in args.jsonl.iter().chain(&args.json).chain(&args.csv).chain(&args.plot) {
+    for file in args.jsonl.iter().chain(&args.json).chain(&args.csv).chain(&args.plot).chain(&args.html) {
         report::try_to_write(file)?;
     }
     let reference = expected(&mut paths, &feed)?;
@@ -207,6 +211,9 @@ pub fn main(args: &Args) -> Outcome {
     if let Some(file) = &args.plot {
         plot::draw(&paths, &report::title(&records), file)?;
         println!("\n  drawn in {}", file.display());
+    }
+    if let Some(file) = &args.html {
+        html::write(file, &paths, &missing, &reference, &records)?;
     }
     let wrong: Vec<String> = paths
         .iter()
