@@ -1,6 +1,7 @@
 //! `tickrt run`: samples in, answers out, and who gave them.
 
 mod parity;
+mod stream;
 
 use std::path::PathBuf;
 
@@ -26,6 +27,9 @@ Example:
       --normalization models/mlp_dynamic.normalization.json \\
       --input models/data/nasdaq_windows.npy
 
+  tickrt run --engine models/mlp.engine --stream --input years.npy \\
+      --output scores.npy
+
 Without --chain: tensorrt for --engine, then ort-cuda and ort-cpu for --onnx.
 A file that is damaged ends the run; a GPU or library that is missing moves the chain on, and the reason is \
 printed.";
@@ -50,6 +54,13 @@ pub struct Args {
     /// decisions; ends with 1 if a decision differs
     #[arg(long, value_name = "BATCH", num_args = 0..=1, default_missing_value = "0", require_equals = true, conflicts_with = "shapes")]
     parity: Option<u32>,
+    /// For data larger than memory: read piece by piece, computed in the largest batches on every GPU, written to --output
+    /// as it comes. What is killed goes on where it was when the same command is given again
+    #[arg(long, conflicts_with_all = ["labels", "parity", "journal", "metrics"])]
+    stream: bool,
+    /// Samples a call of --stream, where the network leaves that open; the largest of the engine's profiles without
+    #[arg(long, value_name = "N", requires = "stream", conflicts_with = "shapes", value_parser = clap::value_parser!(u32).range(1..))]
+    batch: Option<u32>,
     /// Serve metrics for Prometheus at this address while it runs, as 127.0.0.1:9464
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<String>,
@@ -60,6 +71,9 @@ pub struct Args {
 
 /// Runs it.
 pub fn main(args: &Args) -> Outcome {
+    if args.stream {
+        return stream::main(args);
+    }
     let kinds = args.chain.kinds()?;
     let mut config = args.chain.config()?;
     if args.parity.is_some() {
