@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::backend::tensorrt::TensorRt;
+use crate::backend::tensorrt::{LayerTimes, TensorRt};
 use crate::config::SessionConfig;
 use crate::device::Device;
 use crate::error::Result;
@@ -137,6 +137,19 @@ impl Engine {
         let number = Session::number();
         let _about = logging::about_session(self.id(), number);
         Session::start_numbered(number, Box::new(TensorRt::new(self, &config)?), &config)
+    }
+
+    /// What each layer takes on the GPU in `calls` calls after some to warm up, in the order of execution: `IProfiler`. Without
+    /// a graph, one call after the other, on whatever lies in the input; the layers' times add up to more than a call takes,
+    /// for TensorRT waits between them. The plan names its layers as its profiling verbosity was at build time.
+    ///
+    /// # Errors
+    /// As [`session`](Self::session).
+    pub fn profile_layers(&self, config: &SessionConfig, calls: usize) -> Result<Vec<LayerTimes>> {
+        let mut config = config.clone();
+        config.normalizations.get_or_insert_with(|| self.normalizations().to_vec());
+        let _about = logging::about_engine(self.id());
+        TensorRt::new(self, &config)?.profile_layers(calls)
     }
 
     /// Inputs and outputs.

@@ -49,6 +49,7 @@ mod logging;
 mod metrics;
 mod native;
 mod normalize;
+mod nvtx;
 pub mod onnx;
 mod plan;
 mod predictor;

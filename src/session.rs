@@ -20,6 +20,7 @@ use crate::completion::{Done, Status, Unit, in_band};
 use crate::config::WaitStrategy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork;
+use crate::nvtx;
 use crate::tensor::{DataType, Element};
 use crate::window::{Moment, Windows};
 
@@ -334,6 +335,7 @@ impl InputSlot<'_> {
     #[inline]
     pub fn submit(self) -> Result<Ticket> {
         let Draft { index, shape, tag } = self.draft;
+        let _range = nvtx::range(c"tickrt submit");
         // What was not written would be another call's.
         let inputs = &self.session.backend.signature().shapes[shape].inputs;
         for (input, &got) in inputs.iter().zip(&self.session.written[index * inputs.len()..]) {
@@ -571,6 +573,7 @@ impl Session {
     /// As [`wait`](Self::wait), and those of `read`.
     #[inline]
     pub fn wait_into(&mut self, ticket: Ticket, read: impl FnOnce(&Outputs<'_>) -> Result<()>) -> Result<Answer> {
+        let _range = nvtx::range(c"tickrt wait");
         let index = self.asked(ticket)?;
         let status = match self.spin(index, ticket.sequence, after(self.wait_limit))? {
             Some(status) => status,
@@ -590,6 +593,7 @@ impl Session {
         deadline: Instant,
         read: impl FnOnce(&Outputs<'_>) -> Result<()>,
     ) -> Result<Answer> {
+        let _range = nvtx::range(c"tickrt wait");
         let index = self.asked(ticket)?;
         match self.spin(index, ticket.sequence, deadline)? {
             Some(status) => self.collect(index, ticket.sequence, status, read),

@@ -9,6 +9,7 @@ use crate::config::SessionConfig;
 use crate::error::Result;
 use crate::fork;
 use crate::logging::{self, say};
+use crate::nvtx;
 use crate::window::Windows;
 
 impl Session {
@@ -37,6 +38,7 @@ impl Session {
     }
 
     pub(crate) fn start_numbered(id: u32, backend: Box<dyn Backend>, config: &SessionConfig) -> Result<Self> {
+        let _range = nvtx::range(c"tickrt start");
         let (_about, started) = (logging::about_session(backend.engine_id(), id), Instant::now());
         let signature = backend.signature();
         let windows = match &config.windows {

@@ -18,6 +18,7 @@ mod inspect;
 mod journal;
 mod keygen;
 mod log;
+mod profile;
 mod progress;
 mod run;
 mod sign;
@@ -57,6 +58,7 @@ enum Command {
     Demo(demo::Args),
     Journal(journal::Args),
     Keygen(keygen::Args),
+    Profile(profile::Args),
     Sign(sign::Args),
     Verify(verify::Args),
     Versions(versions::Args),
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::main(&args),
         Command::Journal(args) => journal::main(&args),
         Command::Keygen(args) => keygen::main(&args),
+        Command::Profile(args) => profile::main(&args),
         Command::Sign(args) => sign::main(&args),
         Command::Verify(args) => verify::main(&args),
         Command::Versions(args) => versions::main(&args),
