@@ -106,6 +106,7 @@ fn bucket(ns: u64) -> usize {
 }
 
 /// The longest latency of a bucket in nanoseconds; `None` for the last, which has no bound.
+#[cfg(any(test, feature = "metrics"))]
 pub(crate) fn bound_ns(bucket: usize) -> Option<u64> {
     let bucket = bucket as u32;
     match bucket {

@@ -11,9 +11,23 @@
 //! | that many | JSON: the tensors of each announced shape, when the journal began, what outcomes are called |
 //! | 4 | CRC-32 of the JSON |
 //!
-//! A record is a [`Head`], the inputs as they were handed over, the outputs as they were delivered, and zeros up to a multiple
-//! of 8. Its CRC-32 covers all but the first 12 bytes. A process that dies leaves whole records and at most the beginning of
-//! one, which the [reader](JournalReader) tells from damage.
+//! A record:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 4 | `CALL` |
+//! | 4 | length of the whole record, a multiple of 8 |
+//! | 4 | CRC-32 of all that follows |
+//! | 4, 4 | bytes of the inputs and of the outputs |
+//! | 2, 1, 1 | places of the shape, the backend and the outcome among those that the header names; outcome 0 is an answer, others count from 1 |
+//! | 8, 8 | the caller's tag; the call's number in its session |
+//! | 8, 8 | submitted and ended, in nanoseconds since the journal began |
+//! | 8 | calls left out before this one, in all |
+//! | 32 | SHA-256 of the plan or model |
+//! | | the inputs as they were handed over, the outputs as they were delivered, zeros |
+//!
+//! A process that dies leaves whole records and at most the beginning of one, which the [reader](JournalReader) tells from
+//! damage.
 
 mod read;
 mod ring;

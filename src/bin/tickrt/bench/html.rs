@@ -21,7 +21,7 @@ h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 32px 0 8p
 p, figcaption, footer { color: var(--faint); margin: 4px 0 12px; }
 .wide { overflow-x: auto; } figure { margin: 20px 0 0; } svg { max-width: 100%; height: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
-th, td { padding: 4px 12px; text-align: left; border-bottom: 1px solid var(--line); }
+th, td { padding: 4px 9px; text-align: left; border-bottom: 1px solid var(--line); }
 th { color: var(--faint); font-weight: 600; } td.n, th.n { text-align: right; }
 tbody tr:nth-child(even) { background: var(--row); }
 td.wrap { white-space: normal; overflow-wrap: anywhere; }";
@@ -76,7 +76,7 @@ fn latencies(page: &mut String, heading: &str, records: &[&Record]) {
         row.extend([format!("{:.0}", it.inferences_per_s), format!("{:.1}", it.device_mb)]);
         row
     });
-    let _ = write!(page, "<h2>{heading}</h2>\n");
+    let _ = writeln!(page, "<h2>{heading}</h2>");
     table(page, &head, rows);
 }
 

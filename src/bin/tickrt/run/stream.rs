@@ -40,7 +40,8 @@ pub fn main(args: &Args) -> Outcome {
     if before > 0 {
         exit::note(format!("goes on after sample {before} of {}", job.samples));
     }
-    let answered = run(&mut workers, &job, before / batch, &files, &resume)?;
+    let ran = run(&mut workers, &job, before / batch, &files, &resume);
+    let answered = ran.inspect_err(|_| files.keep_or_clear(&job))?;
     job.finish()?;
     files.remove();
     tell(&workers, &job, before, &answered, started.elapsed());
@@ -335,6 +336,19 @@ impl Files {
         written.map_err(|error| Failure::usage(format!("write the resume file {}: {error}", self.resume.display())))
     }
 
+    /// After a failure: what is done is kept for the next run; where nothing is, nothing is left.
+    fn keep_or_clear(&self, job: &Job) {
+        if self.resume.exists() {
+            return exit::note(format!(
+                "what is done is kept, see {}: the same command goes on",
+                self.resume.display()
+            ));
+        }
+        for output in &job.outputs {
+            let _ = std::fs::remove_file(&output.temporary);
+        }
+    }
+
     fn remove(&self) {
         let _ = std::fs::remove_file(&self.resume);
     }
@@ -396,10 +410,7 @@ fn run(
         }
         kept
     });
-    worked.map_err(|failure| {
-        exit::note(format!("what is done is kept: the same command goes on with it ({})", files.resume.display()));
-        failure
-    })?;
+    worked?;
     Ok(shared.answered.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
