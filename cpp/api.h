@@ -168,6 +168,11 @@ struct EngineFacts {
     bool refittable = false;
 };
 
+struct LayerTime {
+    std::string name;
+    float ms = 0;
+};
+
 // An IExecutionContext; one thread at a time. It keeps its engine alive.
 class Context {
   public:
@@ -178,6 +183,10 @@ class Context {
     virtual Failure set_tensor_address(const std::string& tensor, std::size_t address) = 0;
     virtual bool all_shapes_specified() noexcept = 0;
     virtual std::vector<std::string> take_log() = 0;
+    // From here on each enqueue waits for the GPU and tells what every layer took (IProfiler).
+    virtual void profile_layers() noexcept = 0;
+    // In the order of execution, since the last call.
+    virtual std::vector<LayerTime> take_layer_times() = 0;
     // The only call of the data plane. `stream` is a CUstream.
     virtual bool enqueue(std::size_t stream) noexcept = 0;
 };

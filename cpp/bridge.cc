@@ -356,4 +356,16 @@ rust::Vec<rust::String> take_log(Context& context) noexcept {
     return list(context.take_log());
 }
 
+void profile_layers(Context& context) noexcept {
+    context.profile_layers();
+}
+
+rust::Vec<LayerTime> take_layer_times(Context& context) noexcept {
+    rust::Vec<LayerTime> times;
+    for (const api::LayerTime& time : context.take_layer_times()) {
+        times.push_back(LayerTime{text(time.name), time.ms});
+    }
+    return times;
+}
+
 }  // namespace tickrt::ffi

@@ -21,6 +21,7 @@ struct ContextReply;
 struct EngineFacts;
 struct EngineReply;
 struct Failure;
+struct LayerTime;
 struct Observer;
 struct OpenReply;
 enum class Severity : ::std::uint8_t;
@@ -50,5 +51,7 @@ rust::Vec<int64_t> tensor_shape(const Context& context, rust::Str tensor) noexce
 Failure set_tensor_address(Context& context, rust::Str tensor, std::size_t address) noexcept;
 bool all_shapes_specified(Context& context) noexcept;
 rust::Vec<rust::String> take_log(Context& context) noexcept;
+void profile_layers(Context& context) noexcept;
+rust::Vec<LayerTime> take_layer_times(Context& context) noexcept;
 
 }  // namespace tickrt::ffi

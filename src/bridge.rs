@@ -255,6 +255,11 @@ pub(crate) mod ffi {
         engine: SharedPtr<Engine>,
     }
 
+    struct LayerTime {
+        name: String,
+        ms: f32,
+    }
+
     struct ContextReply {
         failure: Failure,
         context: UniquePtr<Context>,
@@ -341,6 +346,10 @@ pub(crate) mod ffi {
         fn all_shapes_specified(context: Pin<&mut Context>) -> bool;
         /// TensorRT's lines since the last call.
         fn take_log(context: Pin<&mut Context>) -> Vec<String>;
+        /// From here on each `enqueue` waits for the GPU and tells what every layer took.
+        fn profile_layers(context: Pin<&mut Context>);
+        /// In the order of execution, since the last call.
+        fn take_layer_times(context: Pin<&mut Context>) -> Vec<LayerTime>;
 
         /// `enqueueV3`: nothing is allocated on our side unless TensorRT logs.
         fn enqueue(self: Pin<&mut Context>, stream: usize) -> bool;

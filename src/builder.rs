@@ -35,6 +35,7 @@ use crate::bridge::ffi;
 use crate::calibration::Calibration;
 use crate::error::Result;
 use crate::library::{Flavour, Library, Version};
+use crate::logging::say;
 use crate::native;
 use crate::onnx::proto::NodeProto;
 use crate::onnx::{Model, NodePrecision};
@@ -228,6 +229,7 @@ impl Builder {
         let started = Instant::now();
         let reply = build(self.library.native(), &cache, &self.observer);
         let build_time = started.elapsed();
+        say!(debug, "building {shown} with {version} took {} ms", build_time.as_millis());
         self.observer.finish(shown)?;
         let mut reply = explain(reply, nodes, shown)?;
 

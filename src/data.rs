@@ -4,6 +4,7 @@
 //! the feature `tool`.
 
 mod feed;
+mod file;
 mod npy;
 mod random;
 mod values;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use self::feed::check;
 pub use self::feed::{Feed, WriteInput};
+pub use self::file::{ArrayFile, ArrayWriter};
 pub use self::random::Random;
 pub use self::values::Values;
 use crate::error::{Error, ErrorKind, Result};

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::backend::tensorrt::TensorRt;
+use crate::backend::tensorrt::{LayerTimes, TensorRt};
 use crate::config::SessionConfig;
 use crate::device::Device;
 use crate::error::Result;
 use crate::library::{Library, Preference, Version};
+use crate::logging::{self, say};
 use crate::native::{EngineFacts, NativeEngine};
 use crate::normalize::Normalization;
 use crate::plan::{Plan, Sidecar, Target};
@@ -84,6 +86,7 @@ impl Engine {
     /// [`Plan::check`], and [`PlanRefused`](crate::ErrorKind::PlanRefused) or
     /// [`OutOfMemory`](crate::ErrorKind::OutOfMemory) from TensorRT itself.
     pub fn from_plan(plan: &Plan, device: usize) -> Result<Self> {
+        let (_about, started) = (logging::about_engine(plan.sha256()), Instant::now());
         let allow_host_code = plan.check_trust()?;
         let library = library_for(plan)?;
         plan.check(&Target {
@@ -116,6 +119,8 @@ impl Engine {
             library,
             device,
         };
+        let (library, gpu, ms) = (inner.library.version(), inner.device.name(), started.elapsed().as_millis());
+        say!(info, "loaded a plan of {} layers with {library} on {gpu} in {ms} ms", inner.facts.layers);
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -128,7 +133,23 @@ impl Engine {
     pub fn session(&self, config: &SessionConfig) -> Result<Session> {
         let mut config = config.clone();
         config.normalizations.get_or_insert_with(|| self.normalizations().to_vec());
-        Session::start(Box::new(TensorRt::new(self, &config)?), &config)
+        // Before the backend: what TensorRT says of a session comes while its backend is made.
+        let number = Session::number();
+        let _about = logging::about_session(self.id(), number);
+        Session::start_numbered(number, Box::new(TensorRt::new(self, &config)?), &config)
+    }
+
+    /// What each layer takes on the GPU in `calls` calls after some to warm up, in the order of execution: `IProfiler`. Without
+    /// a graph, one call after the other, on whatever lies in the input; the layers' times add up to more than a call takes,
+    /// for TensorRT waits between them. The plan names its layers as its profiling verbosity was at build time.
+    ///
+    /// # Errors
+    /// As [`session`](Self::session).
+    pub fn profile_layers(&self, config: &SessionConfig, calls: usize) -> Result<Vec<LayerTimes>> {
+        let mut config = config.clone();
+        config.normalizations.get_or_insert_with(|| self.normalizations().to_vec());
+        let _about = logging::about_engine(self.id());
+        TensorRt::new(self, &config)?.profile_layers(calls)
     }
 
     /// Inputs and outputs.

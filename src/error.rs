@@ -70,6 +70,13 @@ pub enum ErrorKind {
     },
     /// No tensor has this place in the model.
     UnknownTensor,
+    /// The backend answered a question whose answer is known otherwise.
+    WrongAnswer,
+    /// The GPU has reported an Xid that ends it.
+    Xid {
+        /// NVIDIA's number for it.
+        number: u32,
+    },
     /// No backend can answer in what is left of the deadline.
     Unavailable,
     /// A sticky CUDA error or a device that is gone: every CUDA user of the process is finished.
@@ -225,7 +232,7 @@ impl Error {
     /// Whether CUDA is finished in this process: only a restart brings it back.
     #[must_use]
     pub fn is_sticky(&self) -> bool {
-        matches!(self.kind, ErrorKind::DeviceLost { .. })
+        matches!(self.kind, ErrorKind::DeviceLost { .. } | ErrorKind::Xid { .. })
     }
 
     fn story_mut(&mut self) -> &mut Story {
@@ -314,6 +321,15 @@ impl fmt::Display for ErrorKind {
             }
             Self::Forked => {
                 write!(f, "use a session: it belongs to the process that forked this one; start another one here")
+            }
+            Self::WrongAnswer => {
+                write!(
+                    f,
+                    "ask what is known: the answer is not the one expected; see the GPU's memory errors, then rearm"
+                )
+            }
+            Self::Xid { number } => {
+                write!(f, "use the GPU: it has reported Xid {number}, which ends it; reset it and restart the process")
             }
             Self::DeviceLost { code } => write!(
                 f,

@@ -166,7 +166,7 @@ fn failure(path: &Path, bytes: usize, error: &io::Error) -> Error {
 }
 
 /// The system's words without `(os error 2)`, in lower case.
-fn plain(error: &io::Error) -> String {
+pub(crate) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();

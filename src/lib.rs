@@ -34,6 +34,7 @@ mod builder;
 mod calibration;
 mod completion;
 mod config;
+mod counters;
 #[cfg(feature = "tool")]
 pub mod data;
 mod device;
@@ -41,9 +42,14 @@ mod engine;
 mod error;
 mod files;
 mod fork;
+pub mod journal;
 mod library;
+mod logging;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod native;
 mod normalize;
+mod nvtx;
 pub mod onnx;
 mod plan;
 mod predictor;
@@ -67,13 +73,18 @@ pub use calibration::{Calibration, CalibrationMethod, CalibrationSource, Calibra
 pub use calibration::{FileSamples, read_files};
 pub use completion::{Completion, Done, Status, Unit};
 pub use config::{GapPolicy, SessionConfig, WaitStrategy, WindowConfig};
+pub use counters::Counters;
 pub use device::{Device, MemoryInfo};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind, Result};
 pub use library::{Flavour, Library, LogLevel, Place, Preference, SkippedLibrary, Surveyed, Version, set_log_level};
+#[cfg(feature = "metrics")]
+pub use metrics::Metrics;
 pub use normalize::{Layout, NonFinite, Normalization, Normalizer, Stats};
 pub use plan::{Gpu, Plan, Sidecar, Target};
-pub use predictor::{Outgoing, PassedOver, Predictor, PredictorBuilder, PredictorSlot, SwapRefused};
+pub use predictor::{
+    Checked, KnownAnswer, Outgoing, PassedOver, Predictor, PredictorBuilder, PredictorSlot, SwapRefused,
+};
 pub use session::{Answer, InputSlot, Outputs, Session, Ticket};
 pub use tensor::{DataType, Element, IoMode, Shapes, TensorInfo, elements, format_shape};
 

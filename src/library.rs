@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bridge::ffi;
 use crate::error::{Error, ErrorKind, Result};
+use crate::logging;
 use crate::native;
 use crate::trust::Trust;
 
@@ -462,7 +463,8 @@ pub enum LogLevel {
     Verbose,
 }
 
-/// Prints TensorRT's lines up to `level` to stderr from now on; `TICKRT_LOG` does the same from outside, when the
+/// Passes TensorRT's lines up to `level` on from now on, as events of target `tensorrt` to the program's `tracing` subscriber,
+/// with `engine` and `session` as fields, or to stderr where it has none; `TICKRT_LOG` does the same from outside, when the
 /// first library is opened.
 pub fn set_log_level(level: LogLevel) {
     Lazy::force(&LOG_VARIABLE);
@@ -488,8 +490,13 @@ fn apply_log_variable() {
     }
 }
 
-/// Prints one line of TensorRT's. Called from TensorRT's threads; a closed stderr must not unwind into them.
+/// Passes on one line of TensorRT's: to the program's `tracing` subscriber, or to stderr where it has none. Called from
+/// TensorRT's threads; a closed stderr must not unwind into them, nor what a subscriber does.
 pub(crate) fn native_log_line(severity: ffi::Severity, line: &str) {
+    if tracing::dispatcher::has_been_set() {
+        let _ = std::panic::catch_unwind(|| logging::native(severity, line));
+        return;
+    }
     use std::io::Write as _;
     let word = match severity {
         ffi::Severity::Error => "error",

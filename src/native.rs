@@ -198,6 +198,16 @@ impl NativeContext {
     pub fn take_log(&mut self) -> Vec<String> {
         ffi::take_log(self.context.pin_mut())
     }
+
+    /// From here on each [`enqueue`](Self::enqueue) waits for the GPU and tells what every layer took; captured graphs are void.
+    pub fn profile_layers(&mut self) {
+        ffi::profile_layers(self.context.pin_mut());
+    }
+
+    /// Names and milliseconds in the order of execution, since the last call.
+    pub fn take_layer_times(&mut self) -> Vec<(String, f32)> {
+        ffi::take_layer_times(self.context.pin_mut()).into_iter().map(|time| (time.name, time.ms)).collect()
+    }
 }
 
 /// Sends TensorRT's lines up to `level` to [`crate::library::native_log_line`].

@@ -9,27 +9,37 @@
 //! * after a sticky CUDA error, or when the device still computes at the end of [`SessionConfig::wait_limit`], every GPU
 //!   backend is quarantined: no further driver call is made, and the CPU answers.
 //!
+//! * after a wrong answer to a question whose answer is known ([`KnownAnswer`]) the next entry takes over, and answers what
+//!   was asked of that one as well.
+//!
 //! The fallback latches: [`Predictor::rearm`] goes back to the first entry that still can.
 //!
 //! A caller with a deadline gets the CPU's answer when the GPU's has not come by the last moment at which the CPU, by its
 //! measured 99th percentile, can still answer in time. The GPU keeps its place: one late answer is no failure.
 
+mod known_answer;
 mod swap;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::backend::ort::{CudaOptions, OrtBackend};
 use crate::backend::{Backend, BackendKind, Signature};
 use crate::config::SessionConfig;
+use crate::counters::Counters;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::{Journal, JournalConfig};
+use crate::logging::say;
 use crate::normalize::Normalization;
 use crate::onnx::Model;
 use crate::plan::{Plan, Sidecar, hex};
-use crate::session::{Answer, AskedInput, Draft, Outputs, Session, Ticket};
+use crate::session::{Answer, AskedInput, Draft, Observers, Outputs, Session, Ticket};
 use crate::tensor::Element;
 
+use self::known_answer::Question;
+pub use self::known_answer::{Checked, KnownAnswer};
 pub use self::swap::{Outgoing, SwapRefused};
 
 /// Owns one warmed-up [`Session`] for each entry of its chain, and answers from the first that works.
@@ -54,6 +64,10 @@ pub struct Predictor {
     entries: Vec<Started>,
     active: usize,
     passed_over: Vec<PassedOver>,
+    /// Who asked to be told of calls; every session tells them.
+    observers: Observers,
+    /// What is asked now and then because the answer is known.
+    question: Option<Question>,
 }
 
 /// A backend that does not answer, and why.
@@ -74,6 +88,8 @@ struct Started {
     quarantined: bool,
     /// Failed in a way that leaves CUDA alive.
     failed: bool,
+    /// Has answered wrongly: what it was asked before is asked of another.
+    distrusted: bool,
     /// Replaced: answers the calls that it was asked, and no further ones.
     outgoing: bool,
     /// 99th percentile of its calls at start, of the slowest shape; `None` without a warm-up.
@@ -210,7 +226,10 @@ impl PredictorBuilder {
                 }
                 // A mistake of the caller's would stop every later entry, too, or worse, let it answer wrongly.
                 Err(error) if error.kind() == ErrorKind::InvalidArgument || self.forbids(&error) => return Err(error),
-                Err(reason) => passed_over.push(PassedOver { backend, reason, restart_helps: false }),
+                Err(reason) => {
+                    say!(warn, "{backend} is passed over: {reason}");
+                    passed_over.push(PassedOver { backend, reason, restart_helps: false });
+                }
             }
         }
         if started.is_empty() {
@@ -218,7 +237,7 @@ impl PredictorBuilder {
         }
         // One set of rings in all: the one that answers has it.
         started[1..].iter_mut().for_each(|entry| drop(entry.session.take_windows()));
-        Ok(Predictor { entries: started, active: 0, passed_over })
+        Ok(Predictor { entries: started, active: 0, passed_over, observers: Observers::default(), question: None })
     }
 
     /// ONNX Runtime has no sidecar: it gets the normalisation of the plans, even of one that cannot be loaded here.
@@ -311,8 +330,8 @@ impl Entry {
             Self::OrtCpu(path) => Session::start(Box::new(OrtBackend::cpu(&Model::read(path)?, config)?), config)?,
             Self::Own(backend) => Session::start(backend, config)?,
         };
-        let mut started =
-            Started { session, quarantined: false, failed: false, outgoing: false, p99: None, reason: None };
+        let (quarantined, failed, distrusted, outgoing) = (false, false, false, false);
+        let mut started = Started { session, quarantined, failed, distrusted, outgoing, p99: None, reason: None };
         started.measure(config.warm_up.min(200))?;
         Ok(started)
     }
@@ -332,6 +351,12 @@ impl Started {
 
     fn usable(&self) -> bool {
         !self.quarantined && !self.failed && !self.outgoing
+    }
+
+    /// Whether what it was asked before is still to be had of it.
+    #[inline]
+    fn believed(&self) -> bool {
+        !self.quarantined && !self.distrusted
     }
 }
 
@@ -389,6 +414,40 @@ impl Predictor {
         &self.passed_over
     }
 
+    /// From here on every call is counted, for another thread to read, whichever backend answers: what it returned, how
+    /// long it took, and why a backend was left. The same counters each time; a successor goes on with them.
+    pub fn counters(&mut self) -> Arc<Counters> {
+        let counters = Arc::clone(self.observers.counters.get_or_insert_with(Counters::new));
+        self.share_observers();
+        counters
+    }
+
+    /// As [`Session::journal_to`], whichever backend answers; a successor goes on with it. A call that one backend failed to
+    /// answer and another answered is there twice, under the same tag.
+    ///
+    /// # Errors
+    /// As [`Session::journal_to`].
+    pub fn journal_to(&mut self, path: impl AsRef<Path>, config: &JournalConfig) -> Result<Journal> {
+        let (journal, writer) = Journal::start(path.as_ref(), self.session().signature(), config)?;
+        self.observers.journal = Some(writer);
+        self.share_observers();
+        Ok(journal)
+    }
+
+    /// Has every session tell the same.
+    fn share_observers(&mut self) {
+        for entry in &mut self.entries {
+            entry.session.observe(self.observers.share());
+        }
+        self.tell_active();
+    }
+
+    fn tell_active(&self) {
+        if let Some(counters) = &self.observers.counters {
+            counters.active(self.active(), self.session().engine_id());
+        }
+    }
+
     /// The backends that stand by after the active one.
     #[must_use]
     pub fn standing_by(&self) -> Vec<BackendKind> {
@@ -396,17 +455,19 @@ impl Predictor {
         later.filter(|entry| entry.usable()).map(|entry| entry.session.backend()).collect()
     }
 
-    /// Goes back to the first backend that still can, after a failure that left CUDA alive.
+    /// Goes back to the first backend that still can, after failures that left CUDA alive, and says which one that is.
     ///
     /// # Errors
-    /// The reason for which a backend ahead of it was quarantined: only a restart of the process brings that one back.
+    /// Nothing has changed, and why: the reason for which the backends ahead of the active one were quarantined, which only a
+    /// restart of the process brings back; [`ErrorKind::Unavailable`] if none is left at all.
     pub fn rearm(&mut self) -> Result<BackendKind> {
-        self.entries.iter_mut().for_each(|entry| entry.failed = false);
+        let before = self.active;
+        self.entries.iter_mut().for_each(|entry| (entry.failed, entry.distrusted) = (false, false));
         let first = self.entries.iter().position(Started::usable).ok_or(ErrorKind::Unavailable)?;
         self.make_active(first);
         match self.entries[..first].iter().find_map(|entry| entry.reason.clone()) {
-            Some(reason) => Err(reason.and_advice("restart the process to bring this backend back")),
-            None => Ok(self.active()),
+            Some(reason) if first == before => Err(reason.and_advice("restart the process to bring this backend back")),
+            _ => Ok(self.active()),
         }
     }
 
@@ -539,7 +600,7 @@ impl Predictor {
         mut read: impl FnMut(&Outputs<'_>) -> Result<()>,
     ) -> Result<Option<Answer>> {
         let entry = self.entry_of(ticket)?;
-        if !self.entries[entry].quarantined {
+        if self.entries[entry].believed() {
             match self.entries[entry].session.poll_into(ticket, &mut read) {
                 Err(error) if ends_backend(&error) || error.kind() == ErrorKind::DeadlineMissed => {
                     self.retire(entry, error);
@@ -566,7 +627,7 @@ impl Predictor {
     #[inline]
     pub fn wait_into(&mut self, ticket: Ticket, mut read: impl FnMut(&Outputs<'_>) -> Result<()>) -> Result<Answer> {
         let entry = self.entry_of(ticket)?;
-        if !self.entries[entry].quarantined {
+        if self.entries[entry].believed() {
             match self.entries[entry].session.wait_into(ticket, &mut read) {
                 Err(error) if ends_backend(&error) || error.kind() == ErrorKind::DeadlineMissed => {
                     self.retire(entry, error);
@@ -599,7 +660,7 @@ impl Predictor {
         mut read: impl FnMut(&Outputs<'_>) -> Result<()>,
     ) -> Result<Answer> {
         let entry = self.entry_of(ticket)?;
-        if !self.entries[entry].quarantined {
+        if self.entries[entry].believed() {
             if let Some((cpu, last_moment)) = self.stand_in(entry, deadline)
                 && !self.entries[entry].session.is_done_by(ticket, last_moment)?
             {
@@ -626,7 +687,20 @@ impl Predictor {
         if active.usable() && active.session.is_stuck() {
             self.retire(self.active, ErrorKind::DeadlineMissed.into());
         }
+        self.heed_alarm();
         if self.entries[self.active].usable() { Ok(()) } else { Err(ErrorKind::Unavailable.into()) }
+    }
+
+    /// Asks no GPU any more that has reported its own end.
+    #[inline]
+    fn heed_alarm(&mut self) {
+        if let Some(counters) = &self.observers.counters
+            && let Err(error) = counters.check_alarm()
+            && self.entries[self.active].usable()
+            && self.session().backend().on_gpu()
+        {
+            self.retire(self.active, error);
+        }
     }
 
     /// The CPU that can answer in the place of a GPU, and the last moment at which it can before `deadline`.
@@ -670,6 +744,9 @@ impl Predictor {
         let on_gpu = self.entries[entry].session.backend().on_gpu();
         // Still computing after the limit: whatever holds it may hold every other call to the driver as well.
         let finished = reason.is_sticky() || (on_gpu && reason.kind() == ErrorKind::DeadlineMissed);
+        if let Some(counters) = self.observers.counters.as_ref().filter(|_| self.entries[entry].usable()) {
+            counters.fell_back(&reason);
+        }
         for (index, other) in self.entries.iter_mut().enumerate() {
             let backend = other.session.backend();
             let ends = index == entry || (finished && backend.on_gpu());
@@ -678,6 +755,7 @@ impl Predictor {
                 continue;
             }
             other.failed = true;
+            other.distrusted = index == entry && reason.kind() == ErrorKind::WrongAnswer;
             if finished {
                 other.quarantined = true;
                 other.reason = Some(reason.clone());
@@ -697,6 +775,7 @@ impl Predictor {
             let windows = self.entries[self.active].session.take_windows();
             self.entries[next].session.put_windows(windows);
             self.active = next;
+            self.tell_active();
         }
     }
 

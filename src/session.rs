@@ -2,10 +2,11 @@
 //!
 //! After start nothing here allocates, locks, logs or calls C++, and every loop has a bound. What happens before is in
 //! `session/start.rs`; graphs launched ahead and a GPU kept warm are in `session/ahead.rs`; what a chain of sessions needs
-//! of each other is in `session/handover.rs`.
+//! of each other is in `session/handover.rs`; what is told of calls that have ended is in `session/observe.rs`.
 
 mod ahead;
 mod handover;
+mod observe;
 mod start;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,11 +14,13 @@ use std::time::{Duration, Instant};
 
 use self::ahead::Ahead;
 pub(crate) use self::handover::AskedInput;
+pub(crate) use self::observe::Observers;
 use crate::backend::{Backend, BackendKind, CallShape, Health, Signature, SlotMemory};
 use crate::completion::{Done, Status, Unit, in_band};
 use crate::config::WaitStrategy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork;
+use crate::nvtx;
 use crate::tensor::{DataType, Element};
 use crate::window::{Moment, Windows};
 
@@ -55,6 +58,7 @@ pub struct Session {
     wait_strategy: WaitStrategy,
     check_finite: bool,
     output_range: Option<[f32; 2]>,
+    observers: Observers,
     /// Of the process that started it.
     generation: u32,
     backend: Box<dyn Backend>,
@@ -185,7 +189,9 @@ impl Session {
         if shape >= self.backend.signature().shapes.len() {
             return Err(ErrorKind::Shape.into());
         }
-        let Some(index) = self.free_slot() else { return Err(ErrorKind::Full { depth: self.depth }.into()) };
+        let Some(index) = self.free_slot() else {
+            return Err(self.failed(ErrorKind::Full { depth: self.depth }.into()));
+        };
         let inputs = self.inputs();
         self.written[index * inputs..(index + 1) * inputs].fill(0);
         Ok(self.attach(Draft { index, shape, tag: 0 }))
@@ -329,6 +335,7 @@ impl InputSlot<'_> {
     #[inline]
     pub fn submit(self) -> Result<Ticket> {
         let Draft { index, shape, tag } = self.draft;
+        let _range = nvtx::range(c"tickrt submit");
         // What was not written would be another call's.
         let inputs = &self.session.backend.signature().shapes[shape].inputs;
         for (input, &got) in inputs.iter().zip(&self.session.written[index * inputs.len()..]) {
@@ -458,7 +465,7 @@ impl Session {
                 // Spent even if the launch fails: the header has it.
                 self.sequence = sequence;
                 self.ring(index, sequence);
-                self.start_graph(index, shape, sequence)?;
+                self.start_graph(index, shape, sequence).map_err(|error| self.failed(error))?;
                 sequence
             }
         };
@@ -566,6 +573,7 @@ impl Session {
     /// As [`wait`](Self::wait), and those of `read`.
     #[inline]
     pub fn wait_into(&mut self, ticket: Ticket, read: impl FnOnce(&Outputs<'_>) -> Result<()>) -> Result<Answer> {
+        let _range = nvtx::range(c"tickrt wait");
         let index = self.asked(ticket)?;
         let status = match self.spin(index, ticket.sequence, after(self.wait_limit))? {
             Some(status) => status,
@@ -585,12 +593,13 @@ impl Session {
         deadline: Instant,
         read: impl FnOnce(&Outputs<'_>) -> Result<()>,
     ) -> Result<Answer> {
+        let _range = nvtx::range(c"tickrt wait");
         let index = self.asked(ticket)?;
         match self.spin(index, ticket.sequence, deadline)? {
             Some(status) => self.collect(index, ticket.sequence, status, read),
             None => {
                 self.slots[index].state = SlotState::GivenUp(ticket.sequence);
-                Err(ErrorKind::DeadlineMissed.into())
+                Err(self.lost(index, ticket.sequence, ErrorKind::DeadlineMissed.into()))
             }
         }
     }
@@ -695,12 +704,14 @@ impl Session {
         let slot = self.slots[index];
         self.slots[index].state = SlotState::Free;
         if status.is(Status::NON_FINITE_INPUT) {
-            return Err(ErrorKind::NonFiniteInput.into());
+            return self.ended(index, sequence, Err(ErrorKind::NonFiniteInput.into()));
         }
         self.unpack(index);
         let signature = self.backend.signature();
         let outputs = Outputs { signature, shape: &signature.shapes[slot.shape], memory: &self.backend.slots()[index] };
-        outputs.check(self.check_finite, self.output_range)?;
+        if let Err(error) = outputs.check(self.check_finite, self.output_range) {
+            return self.ended(index, sequence, Err(error));
+        }
         if let Err(error) = read(&outputs) {
             use ErrorKind::{UnknownTensor, WrongLength, WrongType};
             if matches!(error.kind(), WrongLength { .. } | WrongType { .. } | UnknownTensor) {
@@ -709,14 +720,9 @@ impl Session {
             }
             return Err(error);
         }
-        Ok(Answer {
-            tag: slot.tag,
-            sequence,
-            backend: self.backend.kind(),
-            engine: self.backend.engine_id(),
-            submitted: slot.submitted,
-            done,
-        })
+        let (backend, engine) = (self.backend.kind(), self.backend.engine_id());
+        let answer = Answer { tag: slot.tag, sequence, backend, engine, submitted: slot.submitted, done };
+        self.ended(index, sequence, Ok(answer))
     }
 
     /// Moves an answer in band to the slot's outputs.
@@ -844,7 +850,7 @@ impl Session {
             }
         };
         self.slots[index].state = state;
-        Err(error)
+        Err(self.lost(index, sequence, error))
     }
 
     #[inline]

@@ -43,6 +43,23 @@ pub fn allowed_cores() -> Vec<usize> {
     }
 }
 
+/// Keeps the calling thread out of the way of the one that started it, which may run on `cores`: an ordinary priority, and if
+/// that one is pinned, any core but its own.
+pub(crate) fn step_back(cores: &[usize]) {
+    // SAFETY: an empty set is all zeros; the numbers are below the size of a set. The kernel takes those cores that exist and
+    // that the process may use, and refuses if there are none: then the thread stays where it is.
+    unsafe {
+        let ordinary = libc::sched_param { sched_priority: 0 };
+        libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const ordinary);
+        if let [own] = *cores {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            let others = (0..libc::CPU_SETSIZE as usize).filter(|&core| core != own);
+            others.for_each(|core| libc::CPU_SET(core, &mut set));
+            libc::sched_setaffinity(0, size_of_val(&set), &raw const set);
+        }
+    }
+}
+
 /// Runs the calling thread before every ordinary one (`SCHED_FIFO`), 1 to 99. A spinning thread at such a priority starves
 /// whatever else shares its core.
 ///

@@ -172,11 +172,15 @@ impl Windows {
         }
     }
 
+    /// Whether the window as it was at that moment is still there.
+    pub(crate) fn has(&self, moment: Moment) -> bool {
+        self.states[moment.symbol as usize].pushed <= moment.pushed + self.rows as u64
+    }
+
     /// Writes the last `newest` rows of the window, in time order, to the end of `out`, which has a window's size.
     /// `false` if so many rows have come since that moment that they are gone.
     pub(crate) fn lay_out(&self, moment: Moment, newest: u32, out: &mut [u8]) -> bool {
-        let rows = self.rows as u64;
-        if self.states[moment.symbol as usize].pushed > moment.pushed + rows {
+        if !self.has(moment) {
             return false;
         }
         let first = moment.pushed - u64::from(newest);

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use common::{model, normalization, npy};
+use tickrt::journal::JournalConfig;
 use tickrt::{Engine, ErrorKind, Session, SessionConfig, WindowConfig};
 
 struct Counting;
@@ -50,6 +51,9 @@ fn check(session: &mut Session) {
     let mut out = [0.0_f32; 3];
     let mut spoilt = data[..256].to_vec();
     spoilt[0] = f32::NAN;
+    session.counters();
+    let folder = tempfile::tempdir().unwrap();
+    let journal = session.journal_to(folder.path().join("calls"), &JournalConfig::default()).unwrap();
     let count = allocations(|| {
         for window in data.chunks_exact(256).take(500) {
             session.infer(window, &mut out).unwrap();
@@ -74,6 +78,8 @@ fn check(session: &mut Session) {
         }
     });
     assert_eq!(count, 0, "{} allocated", session.description());
+    let written = journal.finish().unwrap();
+    assert!(written.calls > 900 && written.dropped == 0, "{written:?}");
     // The counter counts.
     assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(1)))), 1);
 }

@@ -337,3 +337,24 @@ fn backend_that_has_failed_can_still_turn_out_to_be_lost() {
     let (first, second) = (BackendKind::TensorRt, BackendKind::OrtCuda);
     assert_eq!(told, [(first, ErrorKind::OutOfMemory), (first, LOST), (second, LOST)]);
 }
+
+#[test]
+fn rearm_that_moves_on_is_no_error_though_a_backend_ahead_is_lost() {
+    let config = config();
+    let lost = FakeBackend::new(BackendKind::TensorRt, 100.0, 8, &config).failing(LOST);
+    let full = FakeBackend::new(BackendKind::OrtCpu, 10.0, 8, &config).failing(ErrorKind::OutOfMemory);
+    for backend in [&lost, &full] {
+        backend.strings.launches_left.store(0, Ordering::SeqCst);
+    }
+    let mut predictor = Predictor::builder()
+        .backend(Box::new(lost))
+        .backend(Box::new(full))
+        .backend(Box::new(FakeBackend::new(BackendKind::Custom, 0.0, 8, &config)))
+        .config(config.clone())
+        .build()
+        .unwrap();
+    assert_eq!(infer(&mut predictor, 1.0), (8.0, BackendKind::Custom));
+    assert_eq!(predictor.rearm().unwrap(), BackendKind::OrtCpu, "what was out of memory is back");
+    assert_eq!(infer(&mut predictor, 1.0), (18.0, BackendKind::OrtCpu));
+    assert_eq!(predictor.rearm().unwrap_err().kind(), LOST, "now nothing changes");
+}

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{FakeBackend, model, npy};
+use tickrt::journal::JournalConfig;
 use tickrt::{BackendKind, Engine, Session, SessionConfig, WaitStrategy, WindowConfig};
 
 /// Runs `work` on a thread of its own: how often it made which system call. `None`, and a word about it, where the kernel
@@ -136,11 +137,54 @@ fn session_makes_no_system_call() {
             let backend = FakeBackend::new(BackendKind::Custom, 0.0, 64, &config);
             let backend = if in_band { backend.in_band() } else { backend };
             let mut session = Session::start(Box::new(backend), &config).unwrap();
+            session.counters();
+            let folder = tempfile::tempdir().unwrap();
+            let journal = session.journal_to(folder.path().join("calls"), &JournalConfig::default()).unwrap();
             let data = data.clone();
             let Some(counts) = counted(move || hot_path(&mut session, &data, &mut [0.0], 200)) else { return };
             assert!(counts.is_empty(), "in band {in_band}, {wait_strategy:?}: system calls by number {counts:?}");
+            let written = journal.finish().unwrap();
+            assert!(written.calls > 500 && written.dropped == 0, "{written:?}");
         }
     }
+}
+
+#[cfg(feature = "metrics")]
+#[test]
+fn predictor_that_is_scraped_makes_no_system_call() {
+    use std::io::{Read, Write};
+    let config = SessionConfig { warm_up: 0, ..SessionConfig::default() };
+    let backend = FakeBackend::new(BackendKind::TensorRt, 1.0, 8, &config);
+    let mut predictor = tickrt::Predictor::builder().backend(Box::new(backend)).config(config).build().unwrap();
+    let known = tickrt::KnownAnswer::new(&[1.0_f32; 8], &[9.0], [1e-3, 0.0]).every(Duration::ZERO);
+    predictor.set_known_answer(Some(known)).unwrap();
+    let watched = vec![("one".to_owned(), predictor.counters())];
+    let metrics = tickrt::Metrics::serve("127.0.0.1:0", watched, 0).unwrap();
+    let (address, done) = (metrics.address(), Arc::new(AtomicBool::new(false)));
+    let scraper = std::thread::spawn({
+        let done = Arc::clone(&done);
+        move || {
+            let mut scrapes = 0;
+            while scrapes == 0 || !done.load(Ordering::SeqCst) {
+                let mut stream = std::net::TcpStream::connect(address).unwrap();
+                stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+                let mut text = String::new();
+                stream.read_to_string(&mut text).unwrap();
+                assert!(text.ends_with("# EOF\n"), "{text}");
+                scrapes += 1;
+            }
+        }
+    });
+    let counts = counted(move || {
+        for _ in 0..20_000 {
+            predictor.infer(&[1.0_f32; 8], &mut [0.0_f32]).unwrap();
+            predictor.ask_known_answer().unwrap();
+        }
+    });
+    done.store(true, Ordering::SeqCst);
+    scraper.join().unwrap();
+    let Some(counts) = counts else { return };
+    assert!(counts.is_empty(), "system calls by number {counts:?}");
 }
 
 /// What libcuda does inside a launch is its own; it is told here. Beside other users of the GPU it yields now and then

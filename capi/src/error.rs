@@ -178,6 +178,8 @@ codes! {
     13 "TICKRT_UNAVAILABLE" ErrorKind::Unavailable,
     14 "TICKRT_DEVICE_LOST" ErrorKind::DeviceLost { .. },
     15 "TICKRT_FORKED" ErrorKind::Forked,
+    16 "TICKRT_WRONG_ANSWER" ErrorKind::WrongAnswer,
+    17 "TICKRT_XID" ErrorKind::Xid { .. },
     40 "TICKRT_INVALID_ARGUMENT" ErrorKind::InvalidArgument,
     41 "TICKRT_IO" ErrorKind::Io,
     42 "TICKRT_ONNX" ErrorKind::Onnx,

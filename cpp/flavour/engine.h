@@ -19,6 +19,23 @@ struct EngineParts {
     Owned<nvinfer1::ICudaEngine> engine;
 };
 
+// Collects what each layer took, on the thread that enqueues.
+class LayerClock final : public nvinfer1::IProfiler {
+  public:
+    void reportLayerTime(const char* name, float ms) noexcept override {
+        try {
+            times_.push_back({or_empty(name), ms});
+        } catch (...) {
+            // Out of memory: the layer is left out.
+        }
+    }
+
+    std::vector<api::LayerTime> take() noexcept { return std::exchange(times_, {}); }
+
+  private:
+    std::vector<api::LayerTime> times_;
+};
+
 class Context final : public api::Context {
   public:
     Context(std::shared_ptr<const EngineParts> parts, Owned<nvinfer1::IExecutionContext> context)
@@ -70,7 +87,17 @@ class Context final : public api::Context {
         return context_->inferShapes(0, nullptr) == 0;
     }
 
-    std::vector<std::string> take_log() override { return capture_.take(); }
+    std::vector<std::string> take_log() override {
+        return capture_.take();
+    }
+
+    void profile_layers() noexcept override {
+        context_->setProfiler(&clock_);
+    }
+
+    std::vector<api::LayerTime> take_layer_times() override {
+        return clock_.take();
+    }
 
     bool enqueue(std::size_t stream) noexcept override {
         const log::ThreadScope scope(capture_);
@@ -89,6 +116,7 @@ class Context final : public api::Context {
 
     const std::shared_ptr<const EngineParts> parts_;
     log::Capture capture_;
+    LayerClock clock_;  // before the context, which points at it
     const Owned<nvinfer1::IExecutionContext> context_;
 };
 

@@ -6,6 +6,7 @@
 
 mod input;
 mod params;
+mod profile;
 #[doc(hidden)]
 pub mod testing;
 pub mod textbook;
@@ -16,6 +17,7 @@ use self::input::{InputParams, Kind};
 use self::params::{
     Addresses, Element, MAX_TENSORS, NormalizeParams, NormalizeTensor, PublishParams, PublishTensor, SmallParams, State,
 };
+pub use self::profile::LayerTimes;
 use crate::backend::slots::SlotLayout;
 use crate::backend::{
     Backend, BackendKind, CallShape, FIRST_CALL, Health, LAST_CALL, OutputShape, Signature, SlotMemory, delivered_type,

@@ -21,6 +21,31 @@ fn fault<T>(expected: &'static str, got: impl Into<String>, advice: &'static str
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<(Vec<usize>, Values), Fault> {
+    let Head { shape, data_type, data, bytes: wanted } = head(bytes)?;
+    let values = bytes[data..].get(..wanted).and_then(|data| Values::from_bytes(data_type, data));
+    Ok((shape, values.ok_or_else(|| cut(bytes.len()))?))
+}
+
+/// What stands before the elements.
+pub(super) struct Head {
+    pub(super) shape: Vec<usize>,
+    pub(super) data_type: DataType,
+    /// Where the elements begin.
+    pub(super) data: usize,
+    /// How many bytes they are.
+    pub(super) bytes: usize,
+}
+
+/// The longest header that a file is expected to have.
+pub(super) const LONGEST_HEAD: usize = 64 << 10;
+
+fn cut(bytes: usize) -> Fault {
+    let got = format!("a truncated one of {bytes} bytes");
+    Fault { expected: "a whole .npy file", got, advice: "copy the file again" }
+}
+
+/// Reads the header at the beginning of `bytes`, which may lack the elements.
+pub(super) fn head(bytes: &[u8]) -> Result<Head, Fault> {
     let Some(rest) = bytes.strip_prefix(MAGIC) else {
         let got = if bytes.is_empty() {
             "an empty file".to_owned()
@@ -29,14 +54,15 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Vec<usize>, Values), Fault> {
         };
         return fault("a .npy file", got, "write it with numpy.save; raw bytes must be named .bin");
     };
-    let cut = || fault("a whole .npy file", format!("a truncated one of {} bytes", bytes.len()), "copy the file again");
+    let cut = || Err(cut(bytes.len()));
     let (length, rest) = match rest {
         [1, _, a, b, rest @ ..] => (usize::from(u16::from_le_bytes([*a, *b])), rest),
         [2 | 3, _, a, b, c, d, rest @ ..] => (u32::from_le_bytes([*a, *b, *c, *d]) as usize, rest),
         [1..=3, ..] | [] => return cut(),
         [version, ..] => return fault(".npy version 1, 2 or 3", version.to_string(), "write it with numpy.save"),
     };
-    let (Some(header), Some(data)) = (rest.get(..length), rest.get(length..)) else { return cut() };
+    let Some(header) = rest.get(..length) else { return cut() };
+    let data = bytes.len() - rest.len() + length;
     let header = String::from_utf8_lossy(header);
     let (Some(descr), Some(order), Some(shape)) =
         (field(&header, "descr"), field(&header, "fortran_order"), shape(&header))
@@ -54,13 +80,19 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Vec<usize>, Values), Fault> {
         return fault("an array in C order", "Fortran order", "save numpy.ascontiguousarray(array)");
     }
     let wanted = shape.iter().try_fold(data_type.size(), |product, &dimension| product.checked_mul(dimension));
-    let Some(data) = wanted.and_then(|wanted| data.get(..wanted)) else { return cut() };
-    let values = Values::from_bytes(data_type, data).expect("the length is a whole number of elements");
-    Ok((shape, values))
+    let Some(wanted) = wanted else { return cut() };
+    Ok(Head { shape, data_type, data, bytes: wanted })
 }
 
 pub(super) fn encode(shape: &[usize], values: &Values) -> Vec<u8> {
-    let descr = match values.data_type() {
+    let mut bytes = encode_head(shape, values.data_type());
+    bytes.extend_from_slice(values.as_bytes());
+    bytes
+}
+
+/// All that stands before the elements.
+pub(super) fn encode_head(shape: &[usize], data_type: DataType) -> Vec<u8> {
+    let descr = match data_type {
         DataType::F64 => "<f8",
         DataType::F16 => "<f2",
         DataType::U8 => "|u1",
@@ -78,7 +110,7 @@ pub(super) fn encode(shape: &[usize], values: &Values) -> Vec<u8> {
     header.extend(std::iter::repeat_n(' ', padding));
     header.push('\n');
     let length = u16::try_from(header.len()).expect("a shape of no more than some hundred dimensions");
-    [&MAGIC[..], &[1, 0], &length.to_le_bytes(), header.as_bytes(), values.as_bytes()].concat()
+    [&MAGIC[..], &[1, 0], &length.to_le_bytes(), header.as_bytes()].concat()
 }
 
 /// The word after `'name':`, without quotes.

@@ -6,6 +6,7 @@
 
 use super::{Predictor, Started, same_interface};
 use crate::error::{Error, ErrorKind, Result};
+use crate::session::Observers;
 
 /// Why a successor was not taken. The old engine goes on answering.
 #[derive(Debug)]
@@ -77,7 +78,13 @@ impl Predictor {
         old.put_windows(unused);
         new.inherit_windows(kept, old);
         successor.entries.append(&mut self.entries);
+        let own = std::mem::take(&mut successor.observers);
+        let Observers { counters, journal } = std::mem::take(&mut self.observers);
+        successor.observers = Observers { counters: counters.or(own.counters), journal: journal.or(own.journal) };
+        // A new engine may know other answers.
+        successor.question = successor.question.take().or(self.question.take());
         std::mem::swap(self, &mut successor);
+        self.share_observers();
         Ok(())
     }
 

@@ -3,11 +3,13 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Origin, Session, Slot, SlotState, after};
+use super::{Observers, Origin, Session, Slot, SlotState, after};
 use crate::backend::{Backend, BackendKind, CallShape, Signature};
 use crate::config::SessionConfig;
 use crate::error::Result;
 use crate::fork;
+use crate::logging::{self, say};
+use crate::nvtx;
 use crate::window::Windows;
 
 impl Session {
@@ -25,7 +27,19 @@ impl Session {
     /// Those of the backend during warm-up, and [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for
     /// windows that do not fit the input.
     pub fn start(backend: Box<dyn Backend>, config: &SessionConfig) -> Result<Self> {
+        Self::start_numbered(Self::number(), backend, config)
+    }
+
+    /// No other session of the process has it.
+    pub(crate) fn number() -> u32 {
         static SESSIONS: AtomicU32 = AtomicU32::new(0);
+        // Relaxed: only the numbers' being different matters.
+        SESSIONS.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn start_numbered(id: u32, backend: Box<dyn Backend>, config: &SessionConfig) -> Result<Self> {
+        let _range = nvtx::range(c"tickrt start");
+        let (_about, started) = (logging::about_session(backend.engine_id(), id), Instant::now());
         let signature = backend.signature();
         let windows = match &config.windows {
             Some(windows) => Some(Windows::new(windows, &signature.shapes[0].inputs[0])?),
@@ -40,7 +54,7 @@ impl Session {
             written: vec![0; backend.slots().len() * signature.inputs.len()].into(),
             next: 0,
             sequence: 0,
-            id: SESSIONS.fetch_add(1, Ordering::Relaxed),
+            id,
             windows,
             ahead: None,
             launches_ahead: false,
@@ -48,11 +62,17 @@ impl Session {
             wait_strategy: config.wait_strategy,
             check_finite: config.check_finite,
             output_range: config.output_range,
+            observers: Observers::default(),
             generation: fork::generation(),
             backend,
         };
         session.warm_up(config.warm_up)?;
         session.begin_launching_ahead();
+        let (backend, description) = (session.backend(), session.description());
+        say!(info, "started on {backend}: {description}, {} ms with warm-up", started.elapsed().as_millis());
+        if let Some(why) = session.why_no_graph() {
+            say!(debug, "calls do not run from a CUDA graph: {why}");
+        }
         Ok(session)
     }
 
@@ -82,6 +102,12 @@ impl Session {
     #[must_use]
     pub fn backend(&self) -> BackendKind {
         self.backend.kind()
+    }
+
+    /// SHA-256 of the plan or ONNX model that it runs.
+    #[must_use]
+    pub fn engine(&self) -> [u8; 32] {
+        self.backend.engine_id()
     }
 
     /// Library, version and device, for people.

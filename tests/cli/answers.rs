@@ -235,3 +235,24 @@ fn demo_ends_with_one_json_object() {
     }
     assert!(tool.path("target/demo/toy_cnn.engine.json").exists());
 }
+
+#[test]
+fn bench_writes_a_page_that_needs_nothing_beside_it() {
+    let tool = Tool::new();
+    let Some(on_cpu) = tool.on_cpu() else { return };
+    let bench = |html: &str| {
+        tool.run(&[&["bench".to_owned(), "--duration=0.2".into(), format!("--html={html}")][..], &on_cpu].concat())
+    };
+    bench("report.html").must(0, &["the report is report.html"]);
+    let page = std::fs::read_to_string(tool.path("report.html")).unwrap();
+    for part in
+        ["<title>tickrt bench: toy_cnn, batch 1</title>", "prefers-color-scheme: dark", "var(--paper)", "p99.99"]
+    {
+        assert!(page.contains(part), "`{part}` is not in the page");
+    }
+    assert_eq!(page.matches("<svg").count(), 2);
+    for outside in ["src=", "href=", "@import", "url("] {
+        assert!(!page.contains(outside), "the page asks for something: {outside}");
+    }
+    bench("nowhere/report.html").must(2, &["make the folder nowhere first"]);
+}

@@ -183,3 +183,14 @@ fn doctor_holds_engine_and_model_against_each_other() {
     assert!(doctor("toy_cnn.onnx").stdout.contains("the engine was built from this model"));
     doctor("mlp.onnx").must(1, &["engine and model"]);
 }
+
+#[test]
+fn profile_without_a_gpu_or_an_engine_says_so() {
+    let tool = Tool::new().without_gpu();
+    tool.run(&["profile"]).must(2, &["add --engine FILE"]);
+    tool.run(&["profile", "--engine=nowhere.engine"]).must(2, &["nowhere.engine", "check the path"]);
+    let Some(engine) = tool.engine("mlp", &[]) else { return };
+    tool.run(&["profile", "--engine", &engine, "--trace=trace.json"])
+        .must(3, &["expected an NVIDIA driver and at least one GPU"]);
+    assert!(!tool.path("trace.json").exists());
+}

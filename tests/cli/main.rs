@@ -12,5 +12,7 @@ mod environment;
 mod onnx;
 mod precision;
 mod signing;
+mod streaming;
 mod support;
 mod versions;
+mod watching;

@@ -23,9 +23,11 @@ typedef enum tickrt_code {
     TICKRT_WRONG_LENGTH = 10,
     TICKRT_WRONG_TYPE = 11,
     TICKRT_UNKNOWN_TENSOR = 12,
-    TICKRT_UNAVAILABLE = 13, /* no backend can answer in what is left of the deadline */
-    TICKRT_FORKED = 15,      /* the session belongs to the process that forked this one */
-    TICKRT_DEVICE_LOST = 14, /* every CUDA user of the process is finished */
+    TICKRT_UNAVAILABLE = 13,  /* no backend can answer in what is left of the deadline */
+    TICKRT_FORKED = 15,       /* the session belongs to the process that forked this one */
+    TICKRT_DEVICE_LOST = 14,  /* every CUDA user of the process is finished */
+    TICKRT_WRONG_ANSWER = 16, /* the backend answered a question whose answer is known otherwise */
+    TICKRT_XID = 17,          /* the GPU has reported an Xid that ends it */
 
     /* The control plane's. */
     TICKRT_INVALID_ARGUMENT = 40, /* the caller's mistake, NULL included */

@@ -132,8 +132,8 @@ TICKRT_MUST_USE tickrt_error *tickrt_predictor_passed_over_count(tickrt_predicto
 TICKRT_MUST_USE tickrt_error *tickrt_predictor_passed_over(tickrt_predictor *predictor, size_t index,
                                                            tickrt_passed_over *passed);
 
-/* Goes back to the first backend that still can. The error is the reason for which one ahead of it cannot: only a
- * restart of the process brings that one back. */
+/* Goes back to the first backend that still can. An error says that nothing has changed, and the reason for which those
+ * ahead of the active one cannot: only a restart of the process brings them back. */
 TICKRT_MUST_USE tickrt_error *tickrt_predictor_rearm(tickrt_predictor *predictor);
 
 TICKRT_END

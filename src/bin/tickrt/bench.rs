@@ -1,6 +1,7 @@
 //! `tickrt bench`: latency of each path that is there, measured in turns and with every answer checked.
 
 mod check;
+mod html;
 mod idle;
 pub mod machine;
 mod open_loop;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tickrt::data::Feed;
-use tickrt::{BackendKind, Device, Engine, Precision, Session, SessionConfig};
+use tickrt::{BackendKind, Device, Engine, Metrics, Precision, Session, SessionConfig};
 
 pub use self::check::read as records;
 use self::open_loop::Arrivals;
@@ -24,7 +25,7 @@ pub use self::path::{Path, Way};
 pub use self::soak::duration;
 use crate::answers;
 use crate::args::{self, NamedFile};
-use crate::chain::ChainArgs;
+use crate::chain::{self, ChainArgs};
 use crate::exit::{Failure, Outcome};
 
 const EXAMPLE: &str = "\
@@ -132,6 +133,12 @@ pub struct Args {
     /// Draw every path's latency by percentile: a .png or .svg
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
+    /// Write a report as one page, with tables and plots
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Serve metrics for Prometheus at this address while it measures, as 127.0.0.1:9464: each path's calls are counted
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<String>,
     /// Say which chain is the fastest for this model on this machine
     #[arg(long)]
     recommend: bool,
@@ -147,6 +154,7 @@ pub struct Args {
 pub fn main(args: &Args) -> Outcome {
     let config = args.chain.config()?;
     let Started { mut paths, missing, engine } = start(args, &config)?;
+    let _metrics = serve_metrics(args, &mut paths)?;
     let feed = feed(args, &paths[0].session)?;
     let arrivals = arrivals(args)?;
     let before = args.check.as_deref().map(check::read).transpose()?;
@@ -154,7 +162,7 @@ pub fn main(args: &Args) -> Outcome {
     if let Some(file) = &args.plot {
         plot::check(file)?;
     }
-    for file in args.jsonl.iter().chain(&args.json).chain(&args.csv).chain(&args.plot) {
+    for file in args.jsonl.iter().chain(&args.json).chain(&args.csv).chain(&args.plot).chain(&args.html) {
         report::try_to_write(file)?;
     }
     let reference = expected(&mut paths, &feed)?;
@@ -207,6 +215,9 @@ pub fn main(args: &Args) -> Outcome {
         plot::draw(&paths, &report::title(&records), file)?;
         println!("\n  drawn in {}", file.display());
     }
+    if let Some(file) = &args.html {
+        html::write(file, &paths, &missing, &reference, &records)?;
+    }
     let wrong: Vec<String> = paths
         .iter()
         .filter(|path| path.found.beyond > 0)
@@ -219,6 +230,15 @@ pub fn main(args: &Args) -> Outcome {
         (Some(file), Some(before)) => check::against(&records, before, file, args.check_tolerance),
         _ => Ok(()),
     }
+}
+
+/// Of every path, if that was asked for; without, nothing is counted.
+fn serve_metrics(args: &Args, paths: &mut [Path]) -> Outcome<Option<Metrics>> {
+    if args.metrics.is_none() {
+        return Ok(None);
+    }
+    let watched = paths.iter_mut().map(|path| (path.way.name().to_owned(), path.session.counters())).collect();
+    chain::serve_metrics(args.metrics.as_deref(), watched, args.chain.device)
 }
 
 /// The open loop's, if one was asked for.

@@ -56,9 +56,6 @@ pub struct Engine {
 
 /// Runs it.
 pub fn main(args: &Args) -> Outcome {
-    if args.verbose {
-        tickrt::set_log_level(tickrt::LogLevel::Verbose);
-    }
     check(args)?;
     let library = Library::open_any(&args.preference())?;
     let engine = build(args, &library, false)?;

@@ -1,11 +1,15 @@
 //! Who answers: the flags that name files and a chain, and what is started from them.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tickrt::backend::ort::{CudaOptions, OrtBackend};
 use tickrt::onnx::Model;
-use tickrt::{BackendKind, Engine, ErrorKind, Normalization, Plan, Predictor, Session, SessionConfig, Shapes, Sidecar};
+use tickrt::{
+    BackendKind, Counters, Engine, ErrorKind, Metrics, Normalization, Plan, Predictor, Session, SessionConfig, Shapes,
+    Sidecar,
+};
 
 use crate::args;
 use crate::exit::{self, Failure, Outcome};
@@ -172,4 +176,19 @@ impl ChainArgs {
             _ => Session::start(Box::new(OrtBackend::cpu(&Model::read(self.onnx()?)?, config)?), config)?,
         })
     }
+}
+
+/// Serves what is counted, if that was asked for, until the returned value is dropped.
+pub fn serve_metrics(
+    address: Option<&str>,
+    watched: Vec<(String, Arc<Counters>)>,
+    device: usize,
+) -> Outcome<Option<Metrics>> {
+    let Some(address) = address else { return Ok(None) };
+    let metrics = Metrics::serve(address, watched, device)?;
+    exit::note(format!("metrics at http://{}/metrics", metrics.address()));
+    if let Some(why) = metrics.why_no_gpu() {
+        exit::note(format!("nothing of the GPU in the metrics: {why}"));
+    }
+    Ok(Some(metrics))
 }

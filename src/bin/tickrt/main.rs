@@ -15,7 +15,10 @@ mod deploy;
 mod doctor;
 mod exit;
 mod inspect;
+mod journal;
 mod keygen;
+mod log;
+mod profile;
 mod progress;
 mod run;
 mod sign;
@@ -27,7 +30,7 @@ mod versions;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgAction, Parser, Subcommand};
 
 /// TensorRT at batch 1 with the lowest, steadiest latency: builds engines from ONNX models, runs and checks them.
 ///
@@ -35,6 +38,9 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(name = "tickrt", version, after_help = exit::HELP, propagate_version = true)]
 struct Cli {
+    /// Say on stderr what is done, and what TensorRT has to say: -v, -vv all of it, -vvv what libraries say as well
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
     #[command(subcommand)]
     command: Command,
 }
@@ -50,7 +56,9 @@ enum Command {
     Deploy(deploy::Args),
     Doctor(doctor::Args),
     Demo(demo::Args),
+    Journal(journal::Args),
     Keygen(keygen::Args),
+    Profile(profile::Args),
     Sign(sign::Args),
     Verify(verify::Args),
     Versions(versions::Args),
@@ -58,7 +66,9 @@ enum Command {
 
 fn main() -> ExitCode {
     exit::prepare();
-    let result = match Cli::parse().command {
+    let cli = Cli::parse();
+    log::prepare(cli.verbose);
+    let result = match cli.command {
         Command::Build(args) => build::main(&args),
         Command::Run(args) => run::main(&args),
         Command::Validate(args) => validate::main(&args),
@@ -68,7 +78,9 @@ fn main() -> ExitCode {
         Command::Deploy(args) => deploy::main(&args),
         Command::Doctor(args) => doctor::main(&args),
         Command::Demo(args) => demo::main(&args),
+        Command::Journal(args) => journal::main(&args),
         Command::Keygen(args) => keygen::main(&args),
+        Command::Profile(args) => profile::main(&args),
         Command::Sign(args) => sign::main(&args),
         Command::Verify(args) => verify::main(&args),
         Command::Versions(args) => versions::main(&args),

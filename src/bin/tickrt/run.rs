@@ -1,16 +1,18 @@
 //! `tickrt run`: samples in, answers out, and who gave them.
 
 mod parity;
+mod stream;
 
 use std::path::PathBuf;
 
 use tickrt::SessionConfig;
 use tickrt::backend::Signature;
 use tickrt::data::{Array, Feed};
+use tickrt::journal::{Journal, JournalConfig, WhenFull};
 
 use crate::answers::{self, Answers};
 use crate::args::NamedFile;
-use crate::chain::ChainArgs;
+use crate::chain::{self, ChainArgs};
 use crate::exit::{Failure, Outcome};
 use crate::table;
 
@@ -24,6 +26,9 @@ Example:
   tickrt run --onnx models/mlp_dynamic.onnx --parity=64 \\
       --normalization models/mlp_dynamic.normalization.json \\
       --input models/data/nasdaq_windows.npy
+
+  tickrt run --engine models/mlp.engine --stream --input years.npy \\
+      --output scores.npy
 
 Without --chain: tensorrt for --engine, then ort-cuda and ort-cpu for --onnx.
 A file that is damaged ends the run; a GPU or library that is missing moves the chain on, and the reason is \
@@ -49,10 +54,26 @@ pub struct Args {
     /// decisions; ends with 1 if a decision differs
     #[arg(long, value_name = "BATCH", num_args = 0..=1, default_missing_value = "0", require_equals = true, conflicts_with = "shapes")]
     parity: Option<u32>,
+    /// For data larger than memory: read piece by piece, computed in the largest batches on every GPU, written to --output
+    /// as it comes. What is killed goes on where it was when the same command is given again
+    #[arg(long, conflicts_with_all = ["labels", "parity", "journal", "metrics"])]
+    stream: bool,
+    /// Samples a call of --stream, where the network leaves that open; the largest of the engine's profiles without
+    #[arg(long, value_name = "N", requires = "stream", conflicts_with = "shapes", value_parser = clap::value_parser!(u32).range(1..))]
+    batch: Option<u32>,
+    /// Serve metrics for Prometheus at this address while it runs, as 127.0.0.1:9464
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<String>,
+    /// Keep every call in this new file: see `tickrt journal`
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
 }
 
 /// Runs it.
 pub fn main(args: &Args) -> Outcome {
+    if args.stream {
+        return stream::main(args);
+    }
     let kinds = args.chain.kinds()?;
     let mut config = args.chain.config()?;
     if args.parity.is_some() {
@@ -61,12 +82,18 @@ pub fn main(args: &Args) -> Outcome {
         config = SessionConfig { shapes: vec![parity::shapes(&signature, 1)?], ..config };
     }
     let mut predictor = args.chain.predictor(&kinds, &config)?;
+    let watched = vec![("run".to_owned(), predictor.counters())];
+    let _metrics = chain::serve_metrics(args.metrics.as_deref(), watched, args.chain.device)?;
     let signature = predictor.session().signature().clone();
     let arrays = answers::read_arrays(&args.input, &signature)?;
     let feed = Feed::new(&signature, arrays.clone())?;
     let outputs = args.output.iter().map(|file| output(file, &signature)).collect::<Outcome<Vec<_>>>()?;
     let labels = args.labels.as_ref().map(Array::read_npy).transpose()?;
+    // Nothing is to be left out of a journal of samples that can wait.
+    let kept = JournalConfig { when_full: WhenFull::Block, ..JournalConfig::default() };
+    let journal = args.journal.as_ref().map(|file| predictor.journal_to(file, &kept)).transpose()?;
     let answers = answers::answer(&mut predictor, &feed)?;
+    let journaled = journal.map(Journal::finish).transpose()?;
     // Before anything is printed: a run that cannot keep its answers has no answers.
     for (file, &number) in args.output.iter().zip(&outputs) {
         answers.outputs[number].write_npy(&file.path)?;
@@ -88,6 +115,9 @@ pub fn main(args: &Args) -> Outcome {
         let shape = answers.outputs[number].shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
         let name = &signature.outputs[number].name;
         facts.push(("wrote", format!("{name} {shape} to {}", file.path.display())));
+    }
+    if let (Some(file), Some(written)) = (&args.journal, journaled) {
+        facts.push(("journal", format!("{} calls in {}", written.calls, file.display())));
     }
     table::facts(facts);
     if args.output.is_empty() {

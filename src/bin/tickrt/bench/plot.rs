@@ -30,11 +30,30 @@ pub fn check(file: &File) -> Outcome {
     format(file).map(|_| ())
 }
 
+const SIZE: (u32, u32) = (1100, 620);
+
+/// Colours that are told apart on white and on black, in the paths' order.
+const COLOURS: [RGBColor; 8] = [
+    RGBColor(0x33, 0x7f, 0xc9),
+    RGBColor(0xe0, 0x52, 0x4f),
+    RGBColor(0x2f, 0x9e, 0x5b),
+    RGBColor(0xb0, 0x7d, 0x12),
+    RGBColor(0x9b, 0x5f, 0xc7),
+    RGBColor(0x1c, 0x9c, 0xa8),
+    RGBColor(0xd4, 0x5f, 0xa0),
+    RGBColor(0x84, 0x8b, 0x94),
+];
+
+/// Draws it as the text of an SVG.
+pub fn svg(paths: &[Path], title: &str) -> Outcome<String> {
+    let mut text = String::new();
+    chart(paths, title, &SVGBackend::with_string(&mut text, SIZE).into_drawing_area())
+        .map_err(|message| Failure::usage(format!("draw the report: {message}")))?;
+    Ok(text)
+}
+
 /// Draws it.
 pub fn draw(paths: &[Path], title: &str, file: &File) -> Outcome {
-    const SIZE: (u32, u32) = (1100, 620);
-    const FONT: &[u8] = epaint_default_fonts::UBUNTU_LIGHT;
-    let _ = register_font("sans-serif", FontStyle::Normal, FONT);
     let drawn = match format(file)? {
         Format::Png => chart(paths, title, &BitMapBackend::new(file, SIZE).into_drawing_area()),
         Format::Svg => chart(paths, title, &SVGBackend::new(file, SIZE).into_drawing_area()),
@@ -59,15 +78,22 @@ fn chart<Backend>(paths: &[Path], title: &str, area: &DrawingArea<Backend, Shift
 where
     Backend: DrawingBackend,
 {
+    const FONT: &[u8] = epaint_default_fonts::UBUNTU_LIGHT;
+    let _ = register_font("sans-serif", FontStyle::Normal, FONT);
     let text = |error: DrawingAreaErrorKind<Backend::ErrorType>| error.to_string();
     let of = |path: &Path, one_in: f64| path.latencies.quantile_us(1.0 - 1.0 / one_in).max(1e-3);
     let lowest = paths.iter().map(|path| of(path, 1.0)).fold(f64::INFINITY, f64::min);
     let highest = paths.iter().map(|path| path.latencies.max_us()).fold(1e-3, f64::max);
     let calls = paths.iter().map(|path| path.latencies.calls()).max().unwrap_or(10);
     area.fill(&WHITE).map_err(text)?;
-    let mut chart = ChartBuilder::on(area)
-        .caption(title, ("sans-serif", 20))
+    let mut chart = ChartBuilder::on(area);
+    if !title.is_empty() {
+        chart.caption(title, ("sans-serif", 20));
+    }
+    let mut chart = chart
         .margin(14)
+        // Half of the last label is beyond the axis.
+        .margin_right(44)
         .x_label_area_size(46)
         .y_label_area_size(70)
         .build_cartesian_2d((1.0..calls.max(10) as f64).log_scale(), (lowest * 0.9..highest * 1.1).log_scale())
@@ -85,7 +111,7 @@ where
         .draw()
         .map_err(text)?;
     for (number, path) in paths.iter().enumerate() {
-        let color = Palette99::pick(number).to_rgba();
+        let color = COLOURS[number % COLOURS.len()];
         let line = shares(path.latencies.calls()).map(|one_in| (one_in, of(path, one_in)));
         chart
             .draw_series(LineSeries::new(line, color.stroke_width(2)))

@@ -125,9 +125,6 @@ pub struct Args {
     /// Which GPU builds, in CUDA's order
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub device: usize,
-    /// Print all that TensorRT says
-    #[arg(long, short)]
-    pub verbose: bool,
 }
 
 impl Args {
@@ -159,7 +156,7 @@ impl Args {
             .tf32(!self.no_tf32)
             .strongly_typed(self.strongly_typed)
             .version_compatible(self.version_compatible)
-            .verbose(self.verbose);
+            .verbose(crate::log::is_verbose());
         for &(pool, bytes) in self.pools.iter().flat_map(|pools| &pools.value) {
             config = config.memory_pool(pool, bytes);
         }

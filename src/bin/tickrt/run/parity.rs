@@ -20,7 +20,7 @@ pub fn shapes(signature: &Signature, batch: i64) -> Outcome<Shapes> {
             Ok((tensor.name.clone(), [&[batch], rest].concat()))
         }
         _ => Err(Failure::usage(format!(
-            "--parity: input `{}` is {}: it needs a batch that is dynamic, and nothing else; export the model so and build \
+            "input `{}` is {}: it needs a batch that is dynamic, and nothing else; export the model so and build \
              with --minShapes and --maxShapes",
             tensor.name,
             tickrt::format_shape(&tensor.shape)
