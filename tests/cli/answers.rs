@@ -190,7 +190,11 @@ fn bench_goes_on_without_the_paths_that_are_not_there() {
     bench(&["--paths=ort-cpu", "--pin=99999"])
         .must(2, &["pin the thread to core 99999: expected a core that this process may run on"]);
     bench(&["--paths=ort-cpu", "--pin=all"]).must(2, &["`all` is no core"]);
-    bench(&["--paths=ort-cpu", "--idle=0"]).must(2, &["1..=60000"]);
+    bench(&["--paths=ort-cpu", "--idle=60001"]).must(2, &["0..=60000"]);
+    bench(&["--paths=ort-cpu", "--pauses=3"]).must(2, &["--idle"]);
+    let idle = bench(&["--paths=ort-cpu", "--idle=0"]);
+    assert!(idle.stderr.contains("--idle is of tickrt's own paths"), "{}", idle.stderr);
+    idle.must(0, &["ort-cpu  "]);
 }
 
 #[test]

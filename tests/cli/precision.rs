@@ -246,6 +246,9 @@ fn table_of_precisions_has_a_row_each_and_says_why_there_is_no_latency() {
         &["98.36 %", "cast", "qdq", "minmax", "mse", "Latency and device memory are a GPU's", "tf32 exists on a GPU"],
     );
     assert!(ended.stderr.contains("fp32 is added"), "{}", ended.stderr);
+    validate(&tool, "toy_cnn", &["--precision=fp8"]).unwrap().must(0, &["fp8", "fp8 needs a GPU"]);
+    let gated = validate(&tool, "toy_cnn", &["--precision=fp8", "--max-drop=1%"]).unwrap();
+    gated.must(1, &["fp8 by entropy is not there"]);
     let text = std::fs::read_to_string(tool.path("x.jsonl")).unwrap();
     let rows: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let told: Vec<_> = rows.iter().map(|row| [&row["precision"], &row["method"], &row["by"]]).collect();
@@ -282,7 +285,7 @@ fn flags_of_the_comparison_that_cannot_be_are_wrong_use() {
         return;
     }
     for (flags, says) in [
-        (&["--precision=fp17"][..], "none of fp32, tf32, fp16, bf16, int8, int8+fp16"),
+        (&["--precision=fp17"][..], "none of fp32, tf32, fp16, bf16, int8, int8+fp16, fp8"),
         (&["--precision=fp16", "--max-drop=200%"], "is no share"),
         (&["--precision=fp16", "--search"], "--max-drop"),
         (&["--max-drop=1%"], "--precision"),

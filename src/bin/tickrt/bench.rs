@@ -26,7 +26,7 @@ pub use self::soak::duration;
 use crate::answers;
 use crate::args::{self, NamedFile};
 use crate::chain::{self, ChainArgs};
-use crate::exit::{Failure, Outcome};
+use crate::exit::{self, Failure, Outcome};
 
 const EXAMPLE: &str = "\
 Example:
@@ -179,7 +179,11 @@ pub fn main(args: &Args) -> Outcome {
         for path in paths.iter_mut().filter(|path| matches!(path.way, Way::Tickrt | Way::TickrtAhead)) {
             paused.extend(idle::measure(path, &args.idle, args.pauses, &feed, [args.atol, args.rtol])?);
         }
-        idle::print(&paused);
+        if paused.is_empty() {
+            exit::note("--idle is of tickrt's own paths, and none of them was measured");
+        } else {
+            idle::print(&paused);
+        }
     }
     let mut together = Vec::new();
     if let (false, Some(engine)) = (args.sessions.is_empty(), &engine) {

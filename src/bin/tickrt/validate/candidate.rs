@@ -32,20 +32,28 @@ pub enum Kind {
     Int8,
     /// What is not INT8 may be FP16.
     Int8Fp16,
+    /// E4M3, always by nodes.
+    Fp8,
 }
 
-const KINDS: [(Kind, &str); 6] = [
+const KINDS: [(Kind, &str); 7] = [
     (Kind::Fp32, "fp32"),
     (Kind::Tf32, "tf32"),
     (Kind::Fp16, "fp16"),
     (Kind::Bf16, "bf16"),
     (Kind::Int8, "int8"),
     (Kind::Int8Fp16, "int8+fp16"),
+    (Kind::Fp8, "fp8"),
 ];
 
 impl Kind {
     pub fn is_int8(self) -> bool {
         matches!(self, Self::Int8 | Self::Int8Fp16)
+    }
+
+    /// Whether it takes scales, and so a row for each method.
+    pub fn is_calibrated(self) -> bool {
+        self.is_int8() || self == Self::Fp8
     }
 
     /// The flags that build it.
@@ -57,6 +65,7 @@ impl Kind {
             Self::Bf16 => "--bf16",
             Self::Int8 => "--int8",
             Self::Int8Fp16 => "--int8 --fp16",
+            Self::Fp8 => "--fp8",
         }
     }
 }
@@ -73,7 +82,7 @@ impl FromStr for Kind {
     fn from_str(text: &str) -> Result<Self, String> {
         let sorted = if text == "fp16+int8" { "int8+fp16" } else { text };
         let known = KINDS.iter().find(|(_, name)| *name == sorted).map(|(kind, _)| *kind);
-        known.ok_or_else(|| format!("`{text}` is none of fp32, tf32, fp16, bf16, int8, int8+fp16"))
+        known.ok_or_else(|| format!("`{text}` is none of fp32, tf32, fp16, bf16, int8, int8+fp16, fp8"))
     }
 }
 
@@ -179,6 +188,9 @@ impl<'a> Bench<'a> {
         if candidate.kind == Kind::Tf32 && matches!(self.place, Place::Cpu(_)) {
             return Ok(Row::without(candidate, "tf32 exists on a GPU alone"));
         }
+        if matches!(self.place, Place::Cpu(_)) && candidate.kind == Kind::Fp8 {
+            return Ok(Row::without(candidate, "fp8 needs a GPU: ONNX Runtime on a CPU takes its nodes for INT8's"));
+        }
         if candidate.kind == Kind::Bf16 && matches!(self.place, Place::Cpu(_)) {
             return Ok(Row::without(candidate, "ONNX Runtime has no bf16 on a CPU"));
         }
@@ -219,7 +231,7 @@ impl<'a> Bench<'a> {
         }
         let keep = Keep::new(self.model, keep)?;
         let lowered = match candidate.kind {
-            Kind::Fp32 | Kind::Tf32 => None,
+            Kind::Fp32 | Kind::Tf32 | Kind::Fp8 => None,
             Kind::Bf16 => Some(self.model.to_half(Precision::Bf16, &keep)?),
             Kind::Fp16 => Some(self.model.to_half(Precision::Fp16, &keep)?),
             Kind::Int8 => Some(self.model.quantize(&self.scales(candidate)?, &keep)?),
@@ -254,9 +266,10 @@ impl<'a> Bench<'a> {
     fn build(&mut self, candidate: &Candidate, keep: &[String], library: &Library) -> Outcome<(Plan, &'static str)> {
         let typed = library.flavour().is_strongly_typed();
         let (half, int8) = (matches!(candidate.kind, Kind::Fp16 | Kind::Int8Fp16), candidate.kind.is_int8());
-        let calibrates = int8 && !self.model.is_quantized();
-        let by_nodes = calibrates && (typed || candidate.mode == Int8Mode::Qdq);
-        let mut config = BuilderConfig::new().tf32(candidate.kind != Kind::Fp32).int8(int8);
+        let fp8 = candidate.kind == Kind::Fp8;
+        let calibrates = candidate.kind.is_calibrated() && !self.model.is_quantized();
+        let by_nodes = calibrates && (typed || fp8 || candidate.mode == Int8Mode::Qdq);
+        let mut config = BuilderConfig::new().tf32(candidate.kind != Kind::Fp32).int8(int8).fp8(fp8);
         if let Some(shapes) = self.config.shapes.first() {
             config = config.profile(OptimizationProfile::from_shapes(shapes, shapes, shapes));
         }
@@ -274,9 +287,11 @@ impl<'a> Bench<'a> {
         if by_nodes {
             let (keep_words, scales) = (keep, self.scales(candidate)?);
             let keep = Keep::new(self.model, keep)?;
-            let both = typed && half;
-            let lowered =
-                if both { model.quantize_to_half(&scales, &keep)? } else { model.quantize(&scales, &keep)? };
+            let lowered = match (fp8, typed && half) {
+                (true, _) => model.quantize_to_fp8(&scales, &keep)?,
+                (_, true) => model.quantize_to_half(&scales, &keep)?,
+                _ => model.quantize(&scales, &keep)?,
+            };
             model = lowered.model;
             config = config.fp16(half && !typed);
             if !typed {

@@ -19,7 +19,7 @@ use crate::exit::{self, Failure, Outcome};
 /// Flags of the comparison of precisions.
 #[derive(clap::Args, Debug, Clone)]
 pub struct PrecisionArgs {
-    /// Compare precisions: fp32, tf32, fp16, bf16, int8, int8+fp16; one may be an engine, as fp16=x.engine
+    /// Compare precisions: fp32, tf32, fp16, bf16, int8, int8+fp16, fp8; one may be an engine, as fp16=x.engine
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub precision: Vec<Wanted>,
     /// The samples' classes, i32 or i64 in a .npy file
@@ -128,7 +128,7 @@ pub fn main(
     Err(Failure::check(table::why_failed(&failed, most)))
 }
 
-/// One row each: the methods and modes of INT8 multiply.
+/// One row each: the methods and modes of INT8 multiply, and the methods of FP8.
 fn candidates(args: &PrecisionArgs) -> Outcome<Vec<Candidate>> {
     let methods: Vec<CalibrationMethod> = args.calib_method.iter().map(|it| it.value).collect();
     let methods = if methods.is_empty() { vec![CalibrationMethod::Entropy] } else { methods };
@@ -137,11 +137,13 @@ fn candidates(args: &PrecisionArgs) -> Outcome<Vec<Candidate>> {
     let mut candidates = Vec::new();
     for Wanted { kind, engine } in &args.precision {
         let plain = Candidate { kind: *kind, method: None, mode: Int8Mode::Auto, engine: engine.clone() };
-        if !kind.is_int8() || engine.is_some() {
+        if !kind.is_calibrated() || engine.is_some() {
             candidates.push(plain);
             continue;
         }
-        for &mode in &modes {
+        // FP8 has no calibrator of TensorRT's.
+        let modes = if *kind == Kind::Fp8 { &[Int8Mode::Auto][..] } else { &modes };
+        for &mode in modes {
             // TensorRT has no such calibrator: one row less, and no failure of all the others.
             let has = |method: &&CalibrationMethod| mode != Int8Mode::Native || **method != CalibrationMethod::Mse;
             for &method in methods.iter().filter(has) {

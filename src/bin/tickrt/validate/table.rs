@@ -271,6 +271,7 @@ pub fn records(bench: &Bench<'_>, rows: &[Row]) -> Vec<Record> {
                 Kind::Fp16 => Precision::Fp16,
                 Kind::Bf16 => Precision::Bf16,
                 Kind::Int8 | Kind::Int8Fp16 => Precision::Int8,
+                Kind::Fp8 => Precision::Fp8,
             },
             fallback: match kind {
                 Kind::Int8 => "fp32",
