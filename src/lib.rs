@@ -49,6 +49,9 @@ mod logging;
 mod metrics;
 mod native;
 mod normalize;
+#[cfg(feature = "metrics")]
+#[doc(hidden)]
+pub mod nvml;
 mod nvtx;
 pub mod onnx;
 mod plan;

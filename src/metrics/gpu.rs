@@ -8,13 +8,8 @@ use nvml_wrapper::bitmasks::event::EventTypes;
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
 use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::NvmlError;
-use nvml_wrapper::{Device as NvmlDevice, Nvml};
 
-/// NVML, and which of its GPUs.
-pub(super) struct Gpu {
-    nvml: Nvml,
-    address: String,
-}
+use crate::nvml::Gpu;
 
 /// What the GPU is like now; `None` where this one does not tell.
 #[derive(Debug, Default)]
@@ -36,22 +31,8 @@ pub(super) fn ends_the_gpu(xid: u32) -> bool {
 }
 
 impl Gpu {
-    /// Of CUDA's number `device`; else why not.
-    pub(super) fn open(device: usize) -> Result<Self, String> {
-        // NVML has an order of its own, and does not know CUDA_VISIBLE_DEVICES.
-        let cuda = crate::Device::open(device).map_err(|error| error.to_string())?;
-        let nvml = Nvml::init().map_err(|error| format!("NVML: {error}"))?;
-        let address = cuda.pci_address();
-        nvml.device_by_pci_bus_id(&*address).map_err(|error| format!("NVML has no GPU at {address}: {error}"))?;
-        Ok(Self { nvml, address })
-    }
-
-    fn device(&self) -> Result<NvmlDevice<'_>, NvmlError> {
-        self.nvml.device_by_pci_bus_id(&*self.address)
-    }
-
     pub(super) fn state(&self) -> State {
-        let mut state = State { address: self.address.clone(), ..State::default() };
+        let mut state = State { address: self.address().to_owned(), ..State::default() };
         // One that has fallen off the bus says nothing.
         let Ok(gpu) = self.device() else { return state };
         state.memory = gpu.memory_info().ok().map(|memory| (memory.used, memory.total));
@@ -65,7 +46,7 @@ impl Gpu {
 
     /// Tells each Xid as it comes, until `stop`; looks for that once every `look`.
     pub(super) fn watch(&self, look: Duration, stop: &AtomicBool, mut tell: impl FnMut(u32)) {
-        let events = self.nvml.create_event_set().and_then(|events| {
+        let events = self.nvml().create_event_set().and_then(|events| {
             self.device()?.register_events(EventTypes::CRITICAL_XID_ERROR, events).map_err(|error| error.error)
         });
         // A GPU without events, as in some virtual machines.
