@@ -100,6 +100,8 @@ mod book {
     mod rust {}
     #[doc = include_str!("../docs/src/host.md")]
     mod host {}
+    #[doc = include_str!("../docs/src/watching.md")]
+    mod watching {}
     #[doc = include_str!("../docs/src/signatures.md")]
     mod signatures {}
 }

@@ -9,10 +9,12 @@
 //! | `sh,gpu` | where a GPU is; elsewhere, too, and may then end with 3, which says what is lacking |
 //! | `sh,slow` | with `TICKRT_DOCS=all`, as scripts/test-extended sets: it compiles or fetches |
 //! | `sh,torch` | where Python has PyTorch |
+//! | `sh,curl` | where curl is |
 //! | `sh,container`, `sh,root` | never here: it needs a container engine, or changes the machine |
 //!
 //! All of a chapter's blocks run in one shell, in a folder of its own that looks like the repository's. Every block is parsed by the
-//! shell, and every flag of `tickrt` in it must be one, whether it runs or not.
+//! shell, and every flag of `tickrt` in it must be one, whether it runs or not. Port
+//! 9464 is another one here, that is free.
 #![cfg(feature = "tool")]
 
 use std::collections::BTreeSet;
@@ -20,11 +22,15 @@ use std::env;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
+use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-const FENCES: [&str; 9] = ["sh", "sh,gpu", "sh,slow", "sh,torch", "sh,container", "sh,root", "text", "cpp", "cmake"];
+const FENCES: [&str; 10] =
+    ["sh", "sh,gpu", "sh,slow", "sh,torch", "sh,curl", "sh,container", "sh,root", "text", "cpp", "cmake"];
+/// That of metrics, as the book writes it.
+const PORT: &str = "9464";
 
 fn root() -> PathBuf {
     env::var_os("TICKRT_TEST_ROOT").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
@@ -58,24 +64,26 @@ fn chapters() -> Vec<Chapter> {
         folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.retain(|name| name.ends_with(".md") && name != "SUMMARY.md");
     names.sort();
-    names.iter().map(|name| chapter(name, &fs::read_to_string(folder.join(name)).unwrap())).collect()
+    names.iter().map(|name| chapter(&format!("docs/src/{name}"))).collect()
 }
 
-fn chapter(name: &str, text: &str) -> Chapter {
-    let mut chapter = Chapter { name: name.to_owned(), prose: String::new(), blocks: Vec::new() };
+fn chapter(path: &str) -> Chapter {
+    let text = fs::read_to_string(root().join(path)).unwrap();
+    let name = path.rsplit('/').next().unwrap().to_owned();
+    let mut chapter = Chapter { name, prose: String::new(), blocks: Vec::new() };
     let mut open: Option<Block> = None;
     for (number, line) in text.lines().enumerate() {
         match (line.strip_prefix("```"), &mut open) {
             (Some(fence), None) => {
-                let place = format!("docs/src/{name}:{}", number + 1);
-                open = Some(Block { place, fence: fence.to_owned(), text: String::new() });
+                let (place, fence) = (format!("{path}:{}", number + 1), fence.to_owned());
+                open = Some(Block { place, fence, text: String::new() });
             }
             (Some(_), Some(_)) => chapter.blocks.extend(open.take()),
             (None, Some(block)) => block.text += &format!("{line}\n"),
             (None, None) => chapter.prose += &format!("{line}\n"),
         }
     }
-    assert!(open.is_none(), "{name}: a fence is not closed");
+    assert!(open.is_none(), "{path}: a fence is not closed");
     chapter
 }
 
@@ -86,6 +94,11 @@ fn scratch() -> tempfile::TempDir {
         symlink(entry.path(), folder.path().join(entry.file_name())).unwrap();
     }
     folder
+}
+
+/// Other tests of this machine serve metrics, too.
+fn free_port() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
 }
 
 fn output(command: &mut Command) -> (bool, String) {
@@ -136,13 +149,16 @@ fn commands_run() {
     if output(Command::new("python3").args(["-c", "import onnx, torch"])).0 {
         fences.push("sh,torch");
     }
+    if Command::new("curl").arg("--version").output().is_ok_and(|ran| ran.status.success()) {
+        fences.push("sh,curl");
+    }
     let path = format!("{}:{}", tool().parent().unwrap().display(), env::var("PATH").unwrap());
     let mut ran = 0;
     for chapter in chapters() {
-        let folder = scratch();
+        let (folder, port) = (scratch(), free_port());
         let mut shell = Command::new("bash");
-        shell.arg("-c").arg(shell_script(&chapter, &fences, gpu)).current_dir(folder.path());
-        shell.env("PATH", &path).env("TICKRT_SDK", &sdk).stdin(Stdio::null());
+        shell.arg("-c").arg(shell_script(&chapter, &fences, gpu).replace(PORT, &port)).current_dir(folder.path());
+        shell.env("PATH", &path).env("TICKRT_SDK", &sdk).env("TICKRT_METRICS_PORT", &port).stdin(Stdio::null());
         // What is compiled goes where the repository's own goes, not into a folder that is thrown away.
         shell.env("CARGO_TARGET_DIR", root().join("target"));
         let (well, told) = output(&mut shell);
@@ -164,7 +180,9 @@ fn commands_parse_and_their_flags_are_flags() {
         let (well, told) = output(Command::new("bash").arg("-n").arg("-c").arg(&block.text));
         assert!(well, "{}: {told}", block.place);
         for line in block.text.replace("\\\n", " ").lines() {
-            let mut words = line.split_whitespace();
+            // What a container is to run is one as well.
+            let quoted = line.strip_prefix("TICKRT_COMMAND=\"").and_then(|rest| rest.split('"').next());
+            let mut words = quoted.unwrap_or(line).split_whitespace();
             if words.next() != Some("tickrt") {
                 continue;
             }

@@ -77,7 +77,7 @@ fn verbose_lines_carry_engine_and_session() {
 #[test]
 fn nvml_is_asked_about_the_gpu_that_cuda_was_left() {
     let tool = Tool::new();
-    let Some(arguments) = tool.on_cpu() else { return };
+    let Some(arguments) = tool.on_cpu().filter(|_| root().join("tests/standin").exists()) else { return };
     let libraries = tool.path("libraries");
     std::fs::create_dir(&libraries).unwrap();
     for (source, library) in [("cuda.c", "libcuda.so"), ("cuda.c", "libcuda.so.1"), ("nvml.c", "libnvidia-ml.so.1")] {
