@@ -1,4 +1,4 @@
-//! The book in docs/: its commands run, its links lead somewhere, its C++ compiles, its records are there. (Its Rust is compiled by
+//! The book in docs/, and README.md: its commands run, its links lead somewhere, its C++ compiles, its records are there. (Its Rust is compiled by
 //! rustdoc, from the end of src/lib.rs.)
 //!
 //! A command's block is marked by what it needs:
@@ -11,6 +11,9 @@
 //! | `sh,torch` | where Python has PyTorch |
 //! | `sh,curl` | where curl is |
 //! | `sh,container`, `sh,root` | never here: it needs a container engine, or changes the machine |
+//! | `sh,tests` | never here: it runs these tests |
+//!
+//! In README.md a blank stands for the comma: GitHub colours what it knows by the first word.
 //!
 //! All of a chapter's blocks run in one shell, in a folder of its own that looks like the repository's. Every block is parsed by the
 //! shell, and every flag of `tickrt` in it must be one, whether it runs or not. Port
@@ -27,8 +30,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-const FENCES: [&str; 10] =
-    ["sh", "sh,gpu", "sh,slow", "sh,torch", "sh,curl", "sh,container", "sh,root", "text", "cpp", "cmake"];
+const FENCES: [&str; 11] =
+    ["sh", "sh,gpu", "sh,slow", "sh,torch", "sh,curl", "sh,container", "sh,root", "sh,tests", "text", "cpp", "cmake"];
 /// That of metrics, as the book writes it.
 const PORT: &str = "9464";
 
@@ -67,6 +70,13 @@ fn chapters() -> Vec<Chapter> {
     names.iter().map(|name| chapter(&format!("docs/src/{name}"))).collect()
 }
 
+/// The book's chapters, and README.md.
+fn chapters_and_readme() -> Vec<Chapter> {
+    let mut all = chapters();
+    all.push(chapter("README.md"));
+    all
+}
+
 fn chapter(path: &str) -> Chapter {
     let text = fs::read_to_string(root().join(path)).unwrap();
     let name = path.rsplit('/').next().unwrap().to_owned();
@@ -75,7 +85,7 @@ fn chapter(path: &str) -> Chapter {
     for (number, line) in text.lines().enumerate() {
         match (line.strip_prefix("```"), &mut open) {
             (Some(fence), None) => {
-                let (place, fence) = (format!("{path}:{}", number + 1), fence.to_owned());
+                let (place, fence) = (format!("{path}:{}", number + 1), fence.replace(' ', ","));
                 open = Some(Block { place, fence, text: String::new() });
             }
             (Some(_), Some(_)) => chapter.blocks.extend(open.take()),
@@ -154,7 +164,7 @@ fn commands_run() {
     }
     let path = format!("{}:{}", tool().parent().unwrap().display(), env::var("PATH").unwrap());
     let mut ran = 0;
-    for chapter in chapters() {
+    for chapter in chapters_and_readme() {
         let (folder, port) = (scratch(), free_port());
         let mut shell = Command::new("bash");
         shell.arg("-c").arg(shell_script(&chapter, &fences, gpu).replace(PORT, &port)).current_dir(folder.path());
@@ -171,7 +181,7 @@ fn commands_run() {
 
 #[test]
 fn commands_parse_and_their_flags_are_flags() {
-    for block in chapters().into_iter().flat_map(|chapter| chapter.blocks) {
+    for block in chapters_and_readme().into_iter().flat_map(|chapter| chapter.blocks) {
         let rust = block.fence.split(',').next() == Some("rust");
         assert!(rust || FENCES.contains(&block.fence.as_str()), "{}: {}", block.place, block.fence);
         if !block.fence.starts_with("sh") {
@@ -277,8 +287,27 @@ fn links_lead_somewhere_and_the_summary_has_every_chapter() {
 }
 
 #[test]
+fn readme_is_short_and_leads_to_what_is_there() {
+    let (readme, book) = (chapter("README.md"), chapters());
+    let lines = fs::read_to_string(root().join("README.md")).unwrap().lines().count();
+    assert!(lines <= 120, "{lines} lines: the book has room");
+    let mut followed = 0;
+    for (_, target) in links(&readme.prose).into_iter().filter(|(_, target)| !target.starts_with("https://")) {
+        let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+        // A bundle of tests has the book, and neither records nor sources.
+        let carried = file.starts_with("docs/");
+        assert!((!carried && !root().join("benches").exists()) || root().join(file).exists(), "README.md: {target}");
+        let to = book.iter().find(|chapter| Path::new(file).file_name().is_some_and(|name| *name == *chapter.name));
+        let known = |to: &Chapter| anchors(&to.prose).iter().any(|heading| heading == anchor);
+        assert!(anchor.is_empty() || to.is_some_and(known), "README.md: {target}");
+        followed += 1;
+    }
+    assert!(followed > 10, "{followed} links");
+}
+
+#[test]
 fn figures_cite_records_that_are_there() {
-    for chapter in chapters() {
+    for chapter in chapters_and_readme() {
         let cited: Vec<&str> = chapter.prose.split('`').filter(|code| code.starts_with("benches/record/")).collect();
         assert!(
             !cited.is_empty() || !chapter.prose.contains("µs"),
