@@ -49,6 +49,9 @@ mod logging;
 mod metrics;
 mod native;
 mod normalize;
+#[cfg(feature = "metrics")]
+#[doc(hidden)]
+pub mod nvml;
 mod nvtx;
 pub mod onnx;
 mod plan;
@@ -97,6 +100,8 @@ mod book {
     mod rust {}
     #[doc = include_str!("../docs/src/host.md")]
     mod host {}
+    #[doc = include_str!("../docs/src/watching.md")]
+    mod watching {}
     #[doc = include_str!("../docs/src/signatures.md")]
     mod signatures {}
 }

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use self::gpu::Gpu;
 use crate::counters::Counters;
 use crate::error::{Error, ErrorKind, Result};
+use crate::nvml::Gpu;
 use crate::{files, thread};
 
 /// Serves `/metrics` in the OpenMetrics text format until it is dropped: every watched session's calls, latencies,

@@ -1,4 +1,4 @@
-//! The book in docs/: its commands run, its links lead somewhere, its C++ compiles, its records are there. (Its Rust is compiled by
+//! The book in docs/, and README.md: its commands run, its links lead somewhere, its C++ compiles, its records are there. (Its Rust is compiled by
 //! rustdoc, from the end of src/lib.rs.)
 //!
 //! A command's block is marked by what it needs:
@@ -9,10 +9,15 @@
 //! | `sh,gpu` | where a GPU is; elsewhere, too, and may then end with 3, which says what is lacking |
 //! | `sh,slow` | with `TICKRT_DOCS=all`, as scripts/test-extended sets: it compiles or fetches |
 //! | `sh,torch` | where Python has PyTorch |
+//! | `sh,curl` | where curl is |
 //! | `sh,container`, `sh,root` | never here: it needs a container engine, or changes the machine |
+//! | `sh,tests` | never here: it runs these tests |
+//!
+//! In README.md a blank stands for the comma: GitHub colours what it knows by the first word.
 //!
 //! All of a chapter's blocks run in one shell, in a folder of its own that looks like the repository's. Every block is parsed by the
-//! shell, and every flag of `tickrt` in it must be one, whether it runs or not.
+//! shell, and every flag of `tickrt` in it must be one, whether it runs or not. Port
+//! 9464 is another one here, that is free.
 #![cfg(feature = "tool")]
 
 use std::collections::BTreeSet;
@@ -20,11 +25,15 @@ use std::env;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
+use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-const FENCES: [&str; 9] = ["sh", "sh,gpu", "sh,slow", "sh,torch", "sh,container", "sh,root", "text", "cpp", "cmake"];
+const FENCES: [&str; 11] =
+    ["sh", "sh,gpu", "sh,slow", "sh,torch", "sh,curl", "sh,container", "sh,root", "sh,tests", "text", "cpp", "cmake"];
+/// That of metrics, as the book writes it.
+const PORT: &str = "9464";
 
 fn root() -> PathBuf {
     env::var_os("TICKRT_TEST_ROOT").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
@@ -58,24 +67,33 @@ fn chapters() -> Vec<Chapter> {
         folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.retain(|name| name.ends_with(".md") && name != "SUMMARY.md");
     names.sort();
-    names.iter().map(|name| chapter(name, &fs::read_to_string(folder.join(name)).unwrap())).collect()
+    names.iter().map(|name| chapter(&format!("docs/src/{name}"))).collect()
 }
 
-fn chapter(name: &str, text: &str) -> Chapter {
-    let mut chapter = Chapter { name: name.to_owned(), prose: String::new(), blocks: Vec::new() };
+/// The book's chapters, and README.md.
+fn chapters_and_readme() -> Vec<Chapter> {
+    let mut all = chapters();
+    all.push(chapter("README.md"));
+    all
+}
+
+fn chapter(path: &str) -> Chapter {
+    let text = fs::read_to_string(root().join(path)).unwrap();
+    let name = path.rsplit('/').next().unwrap().to_owned();
+    let mut chapter = Chapter { name, prose: String::new(), blocks: Vec::new() };
     let mut open: Option<Block> = None;
     for (number, line) in text.lines().enumerate() {
         match (line.strip_prefix("```"), &mut open) {
             (Some(fence), None) => {
-                let place = format!("docs/src/{name}:{}", number + 1);
-                open = Some(Block { place, fence: fence.to_owned(), text: String::new() });
+                let (place, fence) = (format!("{path}:{}", number + 1), fence.replace(' ', ","));
+                open = Some(Block { place, fence, text: String::new() });
             }
             (Some(_), Some(_)) => chapter.blocks.extend(open.take()),
             (None, Some(block)) => block.text += &format!("{line}\n"),
             (None, None) => chapter.prose += &format!("{line}\n"),
         }
     }
-    assert!(open.is_none(), "{name}: a fence is not closed");
+    assert!(open.is_none(), "{path}: a fence is not closed");
     chapter
 }
 
@@ -86,6 +104,11 @@ fn scratch() -> tempfile::TempDir {
         symlink(entry.path(), folder.path().join(entry.file_name())).unwrap();
     }
     folder
+}
+
+/// Other tests of this machine serve metrics, too.
+fn free_port() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
 }
 
 fn output(command: &mut Command) -> (bool, String) {
@@ -136,13 +159,16 @@ fn commands_run() {
     if output(Command::new("python3").args(["-c", "import onnx, torch"])).0 {
         fences.push("sh,torch");
     }
+    if Command::new("curl").arg("--version").output().is_ok_and(|ran| ran.status.success()) {
+        fences.push("sh,curl");
+    }
     let path = format!("{}:{}", tool().parent().unwrap().display(), env::var("PATH").unwrap());
     let mut ran = 0;
-    for chapter in chapters() {
-        let folder = scratch();
+    for chapter in chapters_and_readme() {
+        let (folder, port) = (scratch(), free_port());
         let mut shell = Command::new("bash");
-        shell.arg("-c").arg(shell_script(&chapter, &fences, gpu)).current_dir(folder.path());
-        shell.env("PATH", &path).env("TICKRT_SDK", &sdk).stdin(Stdio::null());
+        shell.arg("-c").arg(shell_script(&chapter, &fences, gpu).replace(PORT, &port)).current_dir(folder.path());
+        shell.env("PATH", &path).env("TICKRT_SDK", &sdk).env("TICKRT_METRICS_PORT", &port).stdin(Stdio::null());
         // What is compiled goes where the repository's own goes, not into a folder that is thrown away.
         shell.env("CARGO_TARGET_DIR", root().join("target"));
         let (well, told) = output(&mut shell);
@@ -155,7 +181,7 @@ fn commands_run() {
 
 #[test]
 fn commands_parse_and_their_flags_are_flags() {
-    for block in chapters().into_iter().flat_map(|chapter| chapter.blocks) {
+    for block in chapters_and_readme().into_iter().flat_map(|chapter| chapter.blocks) {
         let rust = block.fence.split(',').next() == Some("rust");
         assert!(rust || FENCES.contains(&block.fence.as_str()), "{}: {}", block.place, block.fence);
         if !block.fence.starts_with("sh") {
@@ -164,7 +190,9 @@ fn commands_parse_and_their_flags_are_flags() {
         let (well, told) = output(Command::new("bash").arg("-n").arg("-c").arg(&block.text));
         assert!(well, "{}: {told}", block.place);
         for line in block.text.replace("\\\n", " ").lines() {
-            let mut words = line.split_whitespace();
+            // What a container is to run is one as well.
+            let quoted = line.strip_prefix("TICKRT_COMMAND=\"").and_then(|rest| rest.split('"').next());
+            let mut words = quoted.unwrap_or(line).split_whitespace();
             if words.next() != Some("tickrt") {
                 continue;
             }
@@ -259,8 +287,27 @@ fn links_lead_somewhere_and_the_summary_has_every_chapter() {
 }
 
 #[test]
+fn readme_is_short_and_leads_to_what_is_there() {
+    let (readme, book) = (chapter("README.md"), chapters());
+    let lines = fs::read_to_string(root().join("README.md")).unwrap().lines().count();
+    assert!(lines <= 120, "{lines} lines: the book has room");
+    let mut followed = 0;
+    for (_, target) in links(&readme.prose).into_iter().filter(|(_, target)| !target.starts_with("https://")) {
+        let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+        // A bundle of tests has the book, and neither records nor sources.
+        let carried = file.starts_with("docs/");
+        assert!((!carried && !root().join("benches").exists()) || root().join(file).exists(), "README.md: {target}");
+        let to = book.iter().find(|chapter| Path::new(file).file_name().is_some_and(|name| *name == *chapter.name));
+        let known = |to: &Chapter| anchors(&to.prose).iter().any(|heading| heading == anchor);
+        assert!(anchor.is_empty() || to.is_some_and(known), "README.md: {target}");
+        followed += 1;
+    }
+    assert!(followed > 10, "{followed} links");
+}
+
+#[test]
 fn figures_cite_records_that_are_there() {
-    for chapter in chapters() {
+    for chapter in chapters_and_readme() {
         let cited: Vec<&str> = chapter.prose.split('`').filter(|code| code.starts_with("benches/record/")).collect();
         assert!(
             !cited.is_empty() || !chapter.prose.contains("µs"),

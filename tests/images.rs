@@ -170,6 +170,31 @@ fn compose_file_and_images_name_the_port_that_health_asks() {
     }
 }
 
+/// The default of an input of a workflow.
+fn default_of(workflow: &str, input: &str) -> String {
+    let text = fs::read_to_string(root().join(".github/workflows").join(workflow)).unwrap();
+    let rest =
+        text.split(&format!("\n      {input}:\n")).nth(1).unwrap_or_else(|| panic!("{workflow}: no input {input}"));
+    let own = rest.lines().take_while(|line| line.starts_with("        "));
+    let default = own.filter_map(|line| line.trim().strip_prefix("default: ")).next();
+    default.unwrap_or_else(|| panic!("{workflow}: {input} has no default")).trim_matches('"').to_owned()
+}
+
+#[test]
+fn record_that_latency_is_held_against_is_the_newest_and_has_the_model() {
+    let (record, model) = (default_of("tensorrt.yml", "record"), default_of("tensorrt.yml", "model"));
+    let folder = Path::new(&record).parent().unwrap();
+    let mut records = names(&root().join(folder));
+    records.retain(|name| name.ends_with("-latency.jsonl"));
+    assert_eq!(Some(record.as_str()), records.last().map(|name| folder.join(name)).as_deref().and_then(Path::to_str));
+    let rows = fs::read_to_string(root().join(&record)).unwrap();
+    let rows: Vec<serde_json::Value> = rows.lines().map(|row| serde_json::from_str(row).unwrap()).collect();
+    let of_model = rows.iter().filter(|row| row["model"] == model.as_str());
+    // A lead needs two.
+    assert!(of_model.count() > 1, "{record} has no rows of {model}");
+    assert!(root().join("models").join(model).with_extension("onnx").exists());
+}
+
 #[test]
 fn release_is_of_the_version_that_packages_and_changelog_have() {
     let folder = tempfile::tempdir().unwrap();

@@ -8,13 +8,8 @@ use nvml_wrapper::bitmasks::event::EventTypes;
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
 use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::NvmlError;
-use nvml_wrapper::{Device as NvmlDevice, Nvml};
 
-/// NVML, and which of its GPUs.
-pub(super) struct Gpu {
-    nvml: Nvml,
-    address: String,
-}
+use crate::nvml::Gpu;
 
 /// What the GPU is like now; `None` where this one does not tell.
 #[derive(Debug, Default)]
@@ -29,29 +24,28 @@ pub(super) struct State {
     pub(super) throttled: Option<bool>,
 }
 
-/// Those whose immediate action in NVIDIA's catalogue of Xids is to reset the GPU or to restart the machine. After the
-/// others (a fault of an application's kernel, a corrected error) the GPU goes on, and CUDA itself says who cannot.
+/// Those after which NVIDIA wants the GPU reset or the machine restarted before anyone goes on. After the others (a fault of an
+/// application's kernel, a contained or corrected error) the GPU goes on, and CUDA itself says who cannot.
+///
+/// From the catalogue in NVIDIA's "XID Errors", for Ampere and later, as it was in 2026 up to Xid 172:
+/// <https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html>. Of those with such an action 74, 136, 144 to 150 and 155
+/// are left out: they are NVLink's, which a session does not use, and a healthy GPU reports them when the one at the other end
+/// fails. 154 says again what another one has said.
 pub(super) fn ends_the_gpu(xid: u32) -> bool {
-    matches!(xid, 48 | 62 | 64 | 74 | 79 | 95 | 109 | 110 | 119 | 120 | 140)
+    match xid {
+        // Immediate action RESET_GPU.
+        46 | 62 | 64 | 95 | 109 | 110 | 119 | 120 | 140 | 143 | 156 | 158 => true,
+        // Immediate action RESTART_BM: off the bus.
+        79 => true,
+        // A workflow of its own, of which the catalogue says that a reset or a restart is needed: an uncorrectable ECC error.
+        48 => true,
+        _ => false,
+    }
 }
 
 impl Gpu {
-    /// Of CUDA's number `device`; else why not.
-    pub(super) fn open(device: usize) -> Result<Self, String> {
-        // NVML has an order of its own, and does not know CUDA_VISIBLE_DEVICES.
-        let cuda = crate::Device::open(device).map_err(|error| error.to_string())?;
-        let nvml = Nvml::init().map_err(|error| format!("NVML: {error}"))?;
-        let address = cuda.pci_address();
-        nvml.device_by_pci_bus_id(&*address).map_err(|error| format!("NVML has no GPU at {address}: {error}"))?;
-        Ok(Self { nvml, address })
-    }
-
-    fn device(&self) -> Result<NvmlDevice<'_>, NvmlError> {
-        self.nvml.device_by_pci_bus_id(&*self.address)
-    }
-
     pub(super) fn state(&self) -> State {
-        let mut state = State { address: self.address.clone(), ..State::default() };
+        let mut state = State { address: self.address().to_owned(), ..State::default() };
         // One that has fallen off the bus says nothing.
         let Ok(gpu) = self.device() else { return state };
         state.memory = gpu.memory_info().ok().map(|memory| (memory.used, memory.total));
@@ -65,7 +59,7 @@ impl Gpu {
 
     /// Tells each Xid as it comes, until `stop`; looks for that once every `look`.
     pub(super) fn watch(&self, look: Duration, stop: &AtomicBool, mut tell: impl FnMut(u32)) {
-        let events = self.nvml.create_event_set().and_then(|events| {
+        let events = self.nvml().create_event_set().and_then(|events| {
             self.device()?.register_events(EventTypes::CRITICAL_XID_ERROR, events).map_err(|error| error.error)
         });
         // A GPU without events, as in some virtual machines.
@@ -95,11 +89,38 @@ fn holds_down(reasons: ThrottleReasons) -> bool {
 mod tests {
     use super::*;
 
+    /// The catalogue's immediate action for every Xid that it does not call unused.
+    const CATALOGUE: [(&str, &[u32]); 9] = [
+        ("RESET_GPU", &[46, 62, 64, 95, 109, 110, 119, 120, 136, 140, 143, 155, 156, 158]),
+        ("RESTART_BM", &[79]),
+        ("WORKFLOW", &[45, 48, 74, 144, 145, 146, 147, 148, 149, 150]),
+        (
+            "RESTART_APP",
+            &[
+                8, 11, 13, 25, 31, 32, 39, 40, 41, 60, 68, 69, 70, 71, 72, 75, 76, 77, 80, 82, 83, 84, 85, 86, 88, 89,
+                94, 96, 97, 98, 99, 100, 101, 102, 103, 104, 105, 126, 127, 128, 129, 130, 131, 132, 133, 134, 135,
+                139,
+            ],
+        ),
+        ("IGNORE", &[14, 37, 38, 43, 44, 63, 66, 67, 92, 93, 106, 107, 108, 121, 137, 141, 152, 153, 157, 160, 161]),
+        ("CHECK_MECHANICALS or CHECK_UVM", &[54, 159]),
+        ("UPDATE_SWFW, CONTACT_SUPPORT or RESTART_VM", &[78, 142, 151]),
+        ("XID_154", &[154]),
+        ("none named", &[162, 163, 164, 165, 166, 167, 168, 169, 170, 171, 172]),
+    ];
+    const NVLINK: [u32; 10] = [74, 136, 144, 145, 146, 147, 148, 149, 150, 155];
+
     #[test]
-    fn fault_of_an_application_does_not_end_the_gpu() {
-        for (xid, ends) in [(13, false), (31, false), (43, false), (94, false), (48, true), (79, true), (95, true)] {
-            assert_eq!(ends_the_gpu(xid), ends, "Xid {xid}");
+    fn xid_ends_the_gpu_if_the_catalogue_wants_it_reset_and_it_is_not_nvlinks() {
+        let mut ending = 0;
+        for (action, xids) in CATALOGUE {
+            for &xid in xids {
+                let reset = ["RESET_GPU", "RESTART_BM"].contains(&action) || xid == 48;
+                assert_eq!(ends_the_gpu(xid), reset && !NVLINK.contains(&xid), "Xid {xid}: {action}");
+                ending += usize::from(ends_the_gpu(xid));
+            }
         }
+        assert_eq!((0..1000).filter(|&xid| ends_the_gpu(xid)).count(), ending, "and none that the catalogue lacks");
     }
 
     #[test]

@@ -158,7 +158,7 @@ fn escaped(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::time::Duration;
 
     use super::*;
@@ -186,6 +186,33 @@ mod tests {
         assert_eq!(values[&*format!("tickrt_call_duration_max_seconds{{{labels}}}")], "0.0009");
         assert_eq!(values["tickrt_failures_total{session=\"a\\\"b\",reason=\"deadline_missed\"}"], "1");
         assert!(text.ends_with("\n# EOF\n"));
+    }
+
+    /// The names in the first column of the book's tables are those that are told, no more and no fewer; so are the reasons.
+    #[test]
+    fn book_has_every_name_and_every_reason() {
+        let book = include_str!("../../docs/src/watching.md");
+        let rows = book.lines().filter_map(|line| line.strip_prefix("| `tickrt_")?.split('`').next());
+        let named: BTreeSet<String> = rows.map(|name| format!("tickrt_{name}")).collect();
+        let counters = Counters::new();
+        counters.answered(BackendKind::TensorRt, Duration::from_micros(20));
+        let gpu = State {
+            address: "0000:01:00.0".into(),
+            memory: Some((1, 2)),
+            sm_mhz: Some(1),
+            memory_mhz: Some(1),
+            celsius: Some(40),
+            watts: Some(70),
+            throttled: Some(false),
+        };
+        let text = write(&[("s".to_owned(), counters)], Some(&gpu));
+        let told = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        let suffix = |kind: &str| if kind == "counter" { "_total" } else { "" };
+        let told: BTreeSet<String> = told.map(|(name, kind)| format!("{name}{}", suffix(kind))).collect();
+        assert_eq!(named, told);
+        let reasons = book.split("A `reason` is one of ").nth(1).unwrap().split('.').next().unwrap();
+        let reasons: Vec<&str> = reasons.split('`').skip(1).step_by(2).collect();
+        assert_eq!(reasons, REASONS);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use tickrt::data::Array;
 
-use crate::support::{Ended, Tool, model};
+use crate::support::{Ended, Tool, model, root};
 
 fn run(tool: &Tool, more: &[&str]) -> Option<Ended> {
     let mut arguments = vec!["run".to_owned(), "--input".to_owned(), model("data/nasdaq_windows.npy")];
@@ -71,4 +71,26 @@ fn verbose_lines_carry_engine_and_session() {
     assert!(engine.len() == 12 && engine.bytes().all(|digit| digit.is_ascii_hexdigit()), "{line}");
     assert!(line.contains("session=\"0\""), "{line}");
     assert!(!run(&tool, &[]).unwrap().stderr.contains("started on"), "nothing without -v");
+}
+
+/// NVML has an order of its own: asked by CUDA's number, it would tell of another GPU.
+#[test]
+fn nvml_is_asked_about_the_gpu_that_cuda_was_left() {
+    let tool = Tool::new();
+    let Some(arguments) = tool.on_cpu().filter(|_| root().join("tests/standin").exists()) else { return };
+    let libraries = tool.path("libraries");
+    std::fs::create_dir(&libraries).unwrap();
+    for (source, library) in [("cuda.c", "libcuda.so"), ("cuda.c", "libcuda.so.1"), ("nvml.c", "libnvidia-ml.so.1")] {
+        let mut compiler = std::process::Command::new("cc");
+        compiler.args(["-std=gnu11", "-shared", "-fPIC", "-o"]).arg(libraries.join(library));
+        let compiled = compiler.arg(root().join("tests/standin").join(source)).output().unwrap();
+        assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    }
+    let tool = tool.with("LD_LIBRARY_PATH", libraries.to_str().unwrap());
+    let fixed = ["bench", "--paths=ort-cpu", "--duration=0.1", "--warmUp=0", "--samples=10", "--soak=0.3"];
+    let soak = tool.run(&[&fixed.map(str::to_owned)[..], &arguments].concat());
+    soak.must(0, &["SM 1980 MHz, 40 °C, 70 W"]);
+    assert!(!soak.stdout.contains("SM 111 MHz"), "{}", soak.stdout);
+    let doctor = tool.run(&["doctor", "--duration=0"]);
+    assert!(doctor.stdout.contains("1980 of 1980 MHz"), "{}{}", doctor.stdout, doctor.stderr);
 }

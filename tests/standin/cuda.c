@@ -25,10 +25,10 @@ int cuDeviceGetName(char *name, int length, int device) {
     snprintf(name, (size_t)length, "stand-in");
     return SUCCESS;
 }
-/* 75 and 76 are the compute capability, major and minor. */
+/* 75 and 76 are the compute capability, major and minor; 33 is the PCI bus: the GPU is 0000:3b:00.0. */
 int cuDeviceGetAttribute(int *value, int which, int device) {
     (void)device;
-    *value = which == 75 ? 9 : 0;
+    *value = which == 75 ? 9 : which == 33 ? 0x3b : 0;
     return SUCCESS;
 }
 int cuDevicePrimaryCtxRetain(void **context, int device) { (void)device; *context = malloc(1); return SUCCESS; }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{archive, capi, has, link, pkg_config, prefix, run, words};
+use crate::support::{archive, capi, has, link, made_in, pkg_config, prefix, run, words};
 
 /// What the headers declare.
 fn declared() -> BTreeSet<String> {
@@ -76,7 +76,24 @@ fn link_flags_are_those_that_rust_and_the_cpp_runtime_ask_for() {
         assert_eq!(pkg_config(package, &["--modversion"]), [env!("CARGO_PKG_VERSION")]);
     }
     let shared = pkg_config("tickrt-shared", &["--libs"]);
-    assert_eq!(shared, [format!("-L{}", prefix().join("lib").display()), "-ltickrt".to_owned()]);
+    let folder = Path::new(shared[0].strip_prefix("-L").unwrap());
+    assert_eq!(folder.canonicalize().unwrap(), prefix().join("lib").canonicalize().unwrap());
+    assert_eq!(shared[1..], ["-ltickrt"]);
+}
+
+#[test]
+fn package_does_not_name_the_folder_that_it_was_made_in() {
+    let made = made_in().display().to_string();
+    assert!(!made_in().exists(), "it was moved: no test here finds anything there");
+    let mut looked_at = 0;
+    for folder in ["lib/pkgconfig", "lib/cmake/tickrt"] {
+        for entry in prefix().join(folder).read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            assert!(!std::fs::read_to_string(&path).unwrap().contains(&made), "{}", path.display());
+            looked_at += 1;
+        }
+    }
+    assert_eq!(looked_at, 4);
 }
 
 #[test]

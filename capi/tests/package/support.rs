@@ -17,15 +17,24 @@ pub fn model(name: &str) -> String {
     capi().join("../models").join(name).display().to_string()
 }
 
-/// What `capi/package` installs, in a folder that stays: a run overwrites the last one's.
+/// What `capi/package` installs, moved to a folder that stays: a run overwrites the last one's.
 pub fn prefix() -> &'static Path {
     static PREFIX: LazyLock<PathBuf> = LazyLock::new(|| {
-        let prefix = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("package");
+        let (made, moved) = (made_in(), PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("package"));
         let mut package = Command::new(capi().join("package"));
-        run(package.arg(&prefix).arg(archive("tickrt_capi")).env("TICKRT_STRIP_DEBUG", "1"));
-        prefix
+        run(package.arg(&made).arg(archive("tickrt_capi")).env("TICKRT_STRIP_DEBUG", "1"));
+        if moved.exists() {
+            std::fs::remove_dir_all(&moved).unwrap();
+        }
+        std::fs::rename(made, &moved).unwrap();
+        moved
     });
     &PREFIX
+}
+
+/// Where it was installed before it was moved.
+pub fn made_in() -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("package-made")
 }
 
 /// The static library that cargo made of a package of this workspace, for this very test or for all.

@@ -9,7 +9,7 @@ use tickrt::stats::Latencies;
 
 use crate::answers;
 use crate::exit::{self, Failure, Outcome};
-use crate::table::{self, Table};
+use crate::table::{self, Table, hex};
 
 const EXAMPLE: &str = "\
 Example:
@@ -90,10 +90,6 @@ fn line(call: &JournaledCall) -> serde_json::Value {
         "input_bytes": call.input.len(),
         "output_bytes": call.output.len(),
     })
-}
-
-fn hex(hash: &[u8]) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What is printed.

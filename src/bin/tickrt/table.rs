@@ -58,3 +58,8 @@ pub fn bytes(bytes: u64) -> String {
 pub fn percent(part: usize, whole: usize) -> String {
     format!("{:.1} %", 100.0 * part as f64 / whole.max(1) as f64)
 }
+
+/// A hash as it is written.
+pub fn hex(hash: &[u8]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -9,6 +9,7 @@ use tickrt::onnx::Model as Onnx;
 
 use crate::chain::ChainArgs;
 use crate::exit::Outcome;
+use crate::table::hex;
 
 /// The machine and the code; `none` or `unknown` where there is nothing to tell.
 pub struct Machine {
@@ -91,8 +92,4 @@ pub fn model(chain: &ChainArgs) -> Outcome<Model> {
 pub fn run_id() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     format!("{seconds}-{}", std::process::id())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

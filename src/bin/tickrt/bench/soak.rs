@@ -6,12 +6,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nvml_wrapper::Nvml;
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::bitmasks::event::EventTypes;
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
 use nvml_wrapper::error::NvmlError;
 use tickrt::data::Feed;
+use tickrt::nvml::Gpu;
 use tickrt::stats::Latencies;
 
 use super::path::Path;
@@ -115,12 +115,11 @@ struct Watch {
 }
 
 impl Watch {
-    fn start(device: usize) -> Result<Self, NvmlError> {
-        let nvml = Nvml::init()?;
-        nvml.device_by_index(device as u32)?;
+    fn start(device: usize) -> Result<Self, String> {
+        let gpu = Gpu::open(device)?;
         let (stop, (tell, seen)) = (std::sync::Arc::new(AtomicBool::new(false)), channel());
         let stopped = std::sync::Arc::clone(&stop);
-        let thread = std::thread::spawn(move || watch(&nvml, device as u32, &stopped, &tell));
+        let thread = std::thread::spawn(move || watch(&gpu, &stopped, &tell));
         Ok(Self { stop, thread, seen })
     }
 
@@ -131,12 +130,11 @@ impl Watch {
     }
 }
 
-fn watch(nvml: &Nvml, device: u32, stop: &AtomicBool, tell: &Sender<Seen>) {
+fn watch(gpu: &Gpu, stop: &AtomicBool, tell: &Sender<Seen>) {
     const EVERY_MS: u32 = 100;
-    let Ok(device) = nvml.device_by_index(device) else { return };
-    let events = nvml.create_event_set().and_then(|events| {
-        let same = nvml.device_by_index(device.index()?)?;
-        same.register_events(EventTypes::CRITICAL_XID_ERROR, events).map_err(|error| error.error)
+    let Ok(device) = gpu.device() else { return };
+    let events = gpu.nvml().create_event_set().and_then(|events| {
+        gpu.device()?.register_events(EventTypes::CRITICAL_XID_ERROR, events).map_err(|error| error.error)
     });
     while !stop.load(Ordering::Relaxed) {
         let running = || {

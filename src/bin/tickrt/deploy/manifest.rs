@@ -10,6 +10,7 @@ use tickrt::onnx::Model;
 
 use super::gates::Gate;
 use crate::exit::{Failure, Outcome};
+use crate::table::hex;
 
 /// The file's name in a version's folder.
 pub const FILE: &str = "manifest.json";
@@ -142,8 +143,4 @@ pub fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
         _ => "see whether the store can be written; nothing was deployed",
     };
     Failure::usage(format!("write {}: {error}; {advice}", path.display()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

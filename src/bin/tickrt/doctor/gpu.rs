@@ -2,7 +2,7 @@
 
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::{Clock, EccCounter, MemoryError, TemperatureSensor};
-use nvml_wrapper::{Device as NvmlDevice, Nvml};
+use tickrt::nvml::{Gpu, Nvml, NvmlDevice};
 
 use super::finding::Finding;
 
@@ -30,15 +30,21 @@ struct State {
 
 /// Asks NVML, and judges.
 pub fn look(device: usize) -> Vec<Finding> {
+    let why = match Gpu::open(device) {
+        Ok(gpu) => match gpu.device() {
+            Ok(gpu) => return judge(&state(&gpu)),
+            Err(error) => error.to_string(),
+        },
+        Err(why) => why,
+    };
     let nvml = match Nvml::init() {
         Ok(nvml) => nvml,
         Err(error) => return vec![Finding::unknown(AREA, "NVML", format!("not there: {error}"))],
     };
-    // NVML has an order of its own, and does not know CUDA_VISIBLE_DEVICES.
-    let by_address = tickrt::Device::open(device).ok().map(|cuda| nvml.device_by_pci_bus_id(cuda.pci_address()));
-    match by_address.unwrap_or_else(|| nvml.device_by_index(device as u32)) {
-        Ok(gpu) => judge(&state(&gpu)),
-        Err(error) => vec![Finding::wrong(AREA, "GPU", format!("number {device}: {error}")).fix("see nvidia-smi -L")],
+    // Where CUDA itself finds no GPU, NVML may know more; then the number can only be its own.
+    match tickrt::Device::open(device).err().and_then(|_| nvml.device_by_index(device as u32).ok()) {
+        Some(gpu) => judge(&state(&gpu)),
+        None => vec![Finding::wrong(AREA, "GPU", format!("number {device}: {why}")).fix("see nvidia-smi -L")],
     }
 }
 
