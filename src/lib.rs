@@ -47,6 +47,8 @@ mod normalize;
 pub mod onnx;
 mod plan;
 mod predictor;
+#[doc(hidden)]
+pub mod resident;
 mod session;
 #[cfg(feature = "tool")]
 pub mod stats;

@@ -1,0 +1,10 @@
+//! Resident engines, being built: so far a network's form between ONNX and a kernel, on the host alone.
+//!
+//! `lower` makes a [`Network`](network::Network) of a model or refuses it by name, [`reference`](mod@reference) computes it plainly.
+
+mod fuse;
+mod lower;
+pub mod network;
+pub mod reference;
+
+pub use lower::lower;
