@@ -1,7 +1,9 @@
 //! Resident engines, being built: so far a network's form between ONNX and a kernel, on the host alone.
 //!
-//! `lower` makes a [`Network`](network::Network) of a model or refuses it by name, [`reference`](mod@reference) computes it plainly.
+//! `lower` makes a [`Network`](network::Network) of a model or refuses it by name, [`reference`](mod@reference) computes it plainly,
+//! [`budget`] counts what it needs of a GPU.
 
+pub mod budget;
 mod fuse;
 mod lower;
 pub mod network;
