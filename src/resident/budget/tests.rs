@@ -2,6 +2,7 @@ use super::*;
 use crate::onnx::Model;
 use crate::resident::lower;
 use crate::resident::network::{Cell, Dense, Emit, Recurrent, Value};
+use crate::resident::stream::split;
 use crate::tensor::Shapes;
 use crate::test_support::{assert_refused, root};
 
@@ -83,6 +84,11 @@ fn network_beyond_the_gpu_is_refused_with_its_bytes() {
         ErrorKind::Unsupported,
         &["60064000 bytes in F16", "more than the 52428800", "TensorRT"],
     );
+    // What remains of it at its newest row has no recurrent matrices, and fits.
+    let remaining = split(&recurrent(100, 500, 4, 1000), 0, 0).unwrap().remaining;
+    let budget = count(&remaining);
+    assert_eq!(budget.weight_bytes(WeightType::F16), 2 * (4000 * 500 + 3 * 4000 * 1000 + 4 * 4000));
+    assert_eq!(budget.place(Hardware::H100, WeightType::F16).unwrap().clusters, 5);
     // lstm_b wants several blocks, and does fit.
     let placement = count(&recurrent(100, 250, 3, 200)).place(Hardware::H100, WeightType::F32).unwrap();
     assert_eq!((placement.clusters, placement.blocks), (1, 16));
