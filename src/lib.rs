@@ -56,6 +56,8 @@ mod nvtx;
 pub mod onnx;
 mod plan;
 mod predictor;
+#[doc(hidden)]
+pub mod resident;
 mod session;
 #[cfg(feature = "tool")]
 pub mod stats;

@@ -17,6 +17,7 @@ mod rewrite;
 mod types;
 mod weights;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use prost::Message;
@@ -195,6 +196,15 @@ impl Model {
     /// The whole model.
     pub(crate) fn proto(&self) -> &ModelProto {
         &self.proto
+    }
+
+    /// The whole model, the weights that lie in other files brought in.
+    pub(crate) fn with_weights(&self) -> Result<Cow<'_, ModelProto>> {
+        if self.external_files.is_empty() {
+            Ok(Cow::Borrowed(&self.proto))
+        } else {
+            rewrite::copy(self).map(Cow::Owned)
+        }
     }
 
     /// Its main graph.
