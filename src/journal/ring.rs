@@ -63,7 +63,8 @@ pub(super) fn ring(bytes: usize, record_bytes: usize, when_full: WhenFull) -> (W
 impl Ring {
     fn record(&self, number: u64) -> *mut u8 {
         let place = (number % self.places) as usize * self.words_a_record;
-        self.words[place].get().cast()
+        // Of all its words, not of the first alone.
+        UnsafeCell::raw_get(self.words[place..place + self.words_a_record].as_ptr()).cast()
     }
 
     pub(super) fn dropped(&self) -> u64 {
