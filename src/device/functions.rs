@@ -5,7 +5,7 @@
 
 use cudarc::driver::sys;
 
-/// What nothing works without. All of it is in the drivers of CUDA 10.1 (418) and newer.
+/// What nothing works without. All of it is in the drivers of CUDA 11.0 (450) and newer.
 const REQUIRED: [&str; 32] = [
     "cuInit",
     "cuDriverGetVersion",
