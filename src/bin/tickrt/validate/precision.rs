@@ -12,6 +12,7 @@ use super::candidate::{Bench, Candidate, Kind};
 use super::search;
 use super::table::{self, Row};
 use crate::args::{self, Typed};
+use crate::bench::machine;
 use crate::calibration::CalibrationArgs;
 use crate::chain::ChainArgs;
 use crate::exit::{self, Failure, Outcome};
@@ -109,14 +110,17 @@ pub fn main(
     let labels = labels.map(|labels| labels_for(&labels, feed.calls() * bench.batch())).transpose()?;
     bench.give(feed, labels)?;
 
+    let run_id = machine::run_id();
     let mut rows: Vec<Row> = Vec::new();
     for candidate in &candidates {
-        rows.push(bench.row(candidate, &args.keep_fp32)?);
+        let row = bench.row(candidate, &args.keep_fp32)?;
+        // Each is recorded when it is measured: what ends the run takes none of those before with it.
+        if let Some(path) = &args.jsonl {
+            append_lines(&table::records(&bench, &run_id, std::slice::from_ref(&row)), path)?;
+        }
+        rows.push(row);
     }
     table::print(&bench, &rows);
-    if let Some(path) = &args.jsonl {
-        append_lines(&table::records(&bench, &rows), path)?;
-    }
     let failed = args.max_drop.map_or(Vec::new(), |most| table::failed(&rows, bench.reference_score, most));
     if failed.is_empty() {
         return Ok(());

@@ -5,7 +5,7 @@ use tickrt::Precision;
 use tickrt::data::Values;
 
 use super::candidate::{Answered, Bench, Candidate, Kind, Place};
-use crate::bench::machine::{self, Machine};
+use crate::bench::machine::Machine;
 use crate::table::{self as printed, Table};
 
 /// What was found of a candidate.
@@ -254,15 +254,15 @@ pub struct Record {
     commit: String,
 }
 
-pub fn records(bench: &Bench<'_>, rows: &[Row]) -> Vec<Record> {
-    let run_id = machine::run_id();
+/// The rows of run `run_id` that were measured.
+pub fn records(bench: &Bench<'_>, run_id: &str, rows: &[Row]) -> Vec<Record> {
     let Machine { gpu, driver, onnxruntime, commit } = Machine::look(bench.chain.device);
     let name = bench.model.path().and_then(|path| path.file_stem()).map(|name| name.to_string_lossy().into_owned());
     let record = |row: &Row| {
         let found = row.found.as_ref()?;
         let kind = row.candidate.kind;
         Some(Record {
-            run_id: run_id.clone(),
+            run_id: run_id.to_owned(),
             model: name.clone().unwrap_or_default(),
             model_sha256: bench.model.sha256().iter().map(|byte| format!("{byte:02x}")).collect(),
             precision: match kind {
