@@ -93,6 +93,18 @@ impl Normalizer {
         self.count * self.output_type.size()
     }
 
+    /// What becomes of each element, in the order handed over: its mean, its standard deviation, its place. Nothing where
+    /// the bytes go through untouched.
+    pub(crate) fn elements(&self) -> Vec<(f32, f32, u32)> {
+        if self.copy {
+            return Vec::new();
+        }
+        let mut elements = vec![(0.0, 1.0, 0); self.count];
+        // As the scalar version takes them.
+        self.each(|to, from, stat| elements[from] = (self.mean[stat] as f32, self.std[stat] as f32, to as u32));
+        elements
+    }
+
     /// The scalar version: from the bytes handed over to the bytes that the network takes.
     ///
     /// # Errors

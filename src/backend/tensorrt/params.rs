@@ -175,16 +175,8 @@ fn non_finite(normalizer: &Normalizer) -> (u32, f32) {
 impl Element {
     /// What becomes of each element of an input that is not copied.
     pub(super) fn table(normalizer: &Normalizer) -> Vec<Self> {
-        if normalizer.copy {
-            return Vec::new();
-        }
-        let mut table = vec![bytemuck::Zeroable::zeroed(); normalizer.count];
-        normalizer.each(|to, from, stat| {
-            // As the scalar version takes them.
-            let (mean, std) = (normalizer.mean[stat] as f32, normalizer.std[stat] as f32);
-            table[from] = Self { mean, std, to: to as u32, unused: 0 };
-        });
-        table
+        let elements = normalizer.elements().into_iter();
+        elements.map(|(mean, std, to)| Self { mean, std, to, unused: 0 }).collect()
     }
 }
 

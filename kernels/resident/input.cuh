@@ -1,0 +1,105 @@
+// The beginning of a call: each block asks the host's memory for its share of the units, one load on its way a thread, and
+// normalises what came.
+
+namespace tickrt {
+namespace resident {
+
+enum class InputType : u32 { F32, F16, U8, I16 };
+constexpr u32 elements_of_word(InputType type) { return type == InputType::F32 ? 1 : type == InputType::U8 ? 4 : 2; }
+__device__ inline float element(InputType type, u32 word, u32 k) {
+  switch (type) {
+    case InputType::F32: return as_float(word);
+    case InputType::F16: return half_as_float(word >> (16 * k) & 0xffff);
+    case InputType::U8: return float(word >> (8 * k) & 0xff);
+    default: return float(short(word >> (16 * k) & 0xffff));
+  }
+}
+
+// S: threads, blocks; units (of all, even), units_each (of a block, even); type, count (elements); scaled (whether there is a
+// table of mean, std and place an element), table (its offset in the constants); replaces, replacement (of what is not
+// finite); bounded, lowest, highest; to (where the elements go), whole (to every block, or to the one that asks, as its share
+// of `each`), to_bytes (of one copy), barriers.
+template <class S>
+struct Input {
+  static constexpr u32 kElements = elements_of_word(S::type);
+  static constexpr u32 kPairs = S::units_each / 2;
+  static constexpr bool kSends = S::whole && S::blocks > 1;
+
+  __device__ Input(const Block&, const Turn&) {}
+  __device__ static void arm(const Block& b) {
+    if (kSends && b.thread == 0) expect(S::barriers, S::count * 4), expect(S::barriers + 8, S::count * 4);
+  }
+
+  // Whether the call has come; false: the turn is over.
+  __device__ bool take(Block& b, const Turn& turn) const {
+    const u32 before = b.rank * S::units_each;
+    const u32 own = before >= S::units ? 0 : (S::units - before < S::units_each ? S::units - before : S::units_each) / 2;
+    // A block without a share goes by the first pair, and leaves it alone.
+    const u64 units = turn.input + u64(b.slot) * turn.input_stride + (own ? 8ull * before : 0);
+    const u32 asked = own ? own : 1;
+    bool over = false;
+    for (u32 base = b.warp * 32; base < asked && !over; base += S::threads) {
+      const u32 pair = base + b.lane;
+      const bool mine = pair < asked;
+      Units v{0, 0};
+      for (u32 looks = 0;; ++looks) {
+        if (mine) v = load_units(units + 16ull * pair);
+        const bool there = !mine || (u32(v.first >> 32) == u32(b.call) && u32(v.second >> 32) == u32(b.call));
+        if (all_of_warp(there)) {
+          if (b.call == b.first && looks == 0 && pair == 0) b.met = true;
+          break;
+        }
+        if (any_of_warp(ends(b, pair, looks, v))) {
+          over = true;
+          break;
+        }
+      }
+      if (!over && pair < own) {
+        put_word(b, turn, before + pair * 2, u32(v.first));
+        put_word(b, turn, before + pair * 2 + 1, u32(v.second));
+      }
+    }
+    if (over && b.is_first_thread()) end_for_all<S::blocks>(b);
+    if (kSends && !over) over = !wait(b, S::barriers, S::count * 4);
+    return !sync_block_or(over);
+  }
+
+ private:
+  __device__ static bool ends(Block& b, u32 pair, u32 looks, const Units& v) {
+    if (b.rank == 0 && pair < 32) {
+      if (pair != 0) return false;
+      b.stopped = u32(v.first >> 32) == (u32(b.call) ^ kStop);
+      return b.stopped || ((looks & 7) == 7 && nanoseconds() > b.until);
+    }
+    return is_over(b, looks);
+  }
+
+  __device__ static void put_word(const Block& b, const Turn& turn, u32 unit, u32 word) {
+    for (u32 k = 0; k < kElements; ++k) {
+      const u32 from = unit * kElements + k;
+      if (from >= S::count) return;
+      float x = element(S::type, word, k);
+      u32 to = from;
+      if (S::scaled) {
+        const Words4 e = constant4(turn.constants + S::table + 16ull * from);
+        const bool finite = x - x == 0;
+        x = finite || !S::replaces ? bounded(scaled(x, e.x, e.y)) : S::replacement;
+        to = as_bits(e.z);
+      }
+      if (kSends) {
+        for (u32 block = 0; block < S::blocks; ++block)
+          send(peer(block), S::to + b.copy() * S::to_bytes + 4 * to, S::barriers + 8 * b.copy(), x);
+      } else {
+        shared(S::to)[S::whole ? to : to - b.rank * S::each] = x;
+      }
+    }
+  }
+
+  // NaN passes both comparisons.
+  __device__ static float bounded(float x) {
+    return !S::bounded ? x : x < S::lowest ? S::lowest : x > S::highest ? S::highest : x;
+  }
+};
+
+}  // namespace resident
+}  // namespace tickrt

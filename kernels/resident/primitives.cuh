@@ -1,0 +1,147 @@
+// What the kernels of resident engines are made of: threads that meet, shared memory of a cluster, words of the host's memory.
+// Nothing else in this folder is PTX, so that the same source runs on a CPU, one fiber a thread (tests/common/emulated.h).
+//
+// Addresses of shared memory are offsets in bytes from its beginning, the same in every block.
+//
+// Who waits for whom. An input unit is written by the host with its call's number beside the word, whole: a relaxed load of
+// system scope that sees the number has seen the word (the pair is two such words; each is looked at). An answer goes back the
+// same way. Between blocks, `send` is st.async: its complete-tx on the receiver's barrier has release order at cluster scope,
+// and `arrived` is the acquire that it pairs with. Within a block, `sync_block`.
+
+namespace tickrt {
+namespace resident {
+
+#ifndef TICKRT_EMULATED
+
+using u32 = unsigned int;
+using u64 = unsigned long long;
+
+struct alignas(16) Words4 {
+  float x, y, z, w;
+};
+// Two units of a slot.
+struct alignas(16) Units {
+  u64 first, second;
+};
+
+extern __shared__ __align__(128) unsigned char shared_memory[];
+
+__device__ inline u32 this_thread() { return threadIdx.x; }
+__device__ inline u32 this_block() {
+  u32 rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+
+// ---- meeting
+__device__ inline void sync_block() { __syncthreads(); }
+__device__ inline bool sync_block_or(bool any) { return __syncthreads_or(any); }
+__device__ inline void sync_cluster() {
+  asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
+__device__ inline bool all_of_warp(bool x) { return __all_sync(~0u, x); }
+__device__ inline bool any_of_warp(bool x) { return __any_sync(~0u, x); }
+__device__ inline float from_lane(float x, u32 lane) { return __shfl_sync(~0u, x, lane); }
+__device__ inline float across_lanes(float x, u32 mask) { return __shfl_xor_sync(~0u, x, mask); }
+
+// ---- time
+__device__ inline u64 nanoseconds() {
+  u64 t;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
+  return t;
+}
+__device__ inline u64 cycles() { return clock64(); }
+__device__ inline void rest(u32 ns) { __nanosleep(ns); }
+
+// ---- memory of the host, and of the device
+__device__ inline Units load_units(u64 address) {
+  Units v;
+  asm volatile("ld.relaxed.sys.global.v2.u64 {%0, %1}, [%2];" : "=l"(v.first), "=l"(v.second) : "l"(address) : "memory");
+  return v;
+}
+__device__ inline void store_unit(u64 address, u64 value) {
+  asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(address), "l"(value) : "memory");
+}
+__device__ inline void store_unit_release(u64 address, u64 value) {
+  asm volatile("st.release.sys.global.u64 [%0], %1;" ::"l"(address), "l"(value) : "memory");
+}
+__device__ inline u64 load_word8(u64 address) { return *reinterpret_cast<const volatile u64*>(address); }
+__device__ inline void store_word8(u64 address, u64 value) { *reinterpret_cast<volatile u64*>(address) = value; }
+__device__ inline float constant(u64 address) { return __ldg(reinterpret_cast<const float*>(address)); }
+__device__ inline Words4 constant4(u64 address) {
+  const float4 v = __ldg(reinterpret_cast<const float4*>(address));
+  return {v.x, v.y, v.z, v.w};
+}
+
+// ---- shared memory
+__device__ inline float* shared(u32 offset) { return reinterpret_cast<float*>(shared_memory + offset); }
+__device__ inline u32 address_of(u32 offset) { return static_cast<u32>(__cvta_generic_to_shared(shared_memory)) + offset; }
+// Another block of the cluster, to send to.
+__device__ inline u32 peer(u32 block) {
+  u32 there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address_of(0)), "r"(block));
+  return there;
+}
+// A word in another block, without waiting for it.
+__device__ inline void tell(u32 peer, u32 offset, u32 value) {
+  asm volatile("st.relaxed.cluster.shared::cluster.u32 [%0], %1;" ::"r"(peer + offset), "r"(value) : "memory");
+}
+__device__ inline u32 told(u32 offset) { return *reinterpret_cast<volatile u32*>(shared_memory + offset); }
+
+// ---- barriers that count bytes
+__device__ inline void barrier_init(u32 barrier) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(address_of(barrier)) : "memory");
+}
+__device__ inline void barriers_are_there() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+__device__ inline void expect(u32 barrier, u32 bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address_of(barrier)), "r"(bytes) : "memory");
+}
+__device__ inline bool arrived(u32 barrier, u32 phase) {
+  u32 yes;
+  asm volatile(
+      "{.reg .pred p; mbarrier.test_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
+      : "=r"(yes)
+      : "r"(address_of(barrier)), "r"(phase)
+      : "memory");
+  return yes;
+}
+__device__ inline void send(u32 peer, u32 offset, u32 barrier, float x) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %2, [%1];" ::"r"(peer + offset),
+               "r"(peer + barrier), "f"(x)
+               : "memory");
+}
+__device__ inline void send4(u32 peer, u32 offset, u32 barrier, const Words4& v) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%2, %3, %4, %5}, [%1];" ::"r"(
+                   peer + offset),
+               "r"(peer + barrier), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
+               : "memory");
+}
+
+// ---- numbers
+__device__ inline float as_float(u32 bits) { return __uint_as_float(bits); }
+__device__ inline u32 as_bits(float x) { return __float_as_uint(x); }
+__device__ inline float half_as_float(u32 bits) {
+  float x;
+  asm("{.reg .b16 h; cvt.u16.u32 h, %1; cvt.f32.f16 %0, h;}" : "=f"(x) : "r"(bits));
+  return x;
+}
+// Rounded to nearest, never contracted: Normalizer::apply has the same bits.
+__device__ inline float scaled(float x, float mean, float std) { return __fdiv_rn(__fsub_rn(x, mean), std); }
+__device__ inline float sum(float a, float b) { return __fadd_rn(a, b); }
+__device__ inline float product(float a, float b) { return __fmul_rn(a, b); }
+// 2 to the power of x, and 1 / x: within 2 and 1 units of the last place, a handful of cycles each.
+__device__ inline float power_of_two(float x) {
+  float y;
+  asm("ex2.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ inline float reciprocal(float x) {
+  float y;
+  asm("rcp.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+#endif  // TICKRT_EMULATED
+
+}  // namespace resident
+}  // namespace tickrt

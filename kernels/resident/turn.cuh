@@ -1,0 +1,107 @@
+// A turn of a resident engine: a bounded time in which its kernel answers calls. src/backend/resident.rs queues turns one
+// behind the other; no turn lasts much longer than its limit, whatever becomes of the host.
+//
+// Block 0 alone decides that a turn is over, or a call could be begun by some blocks and left by others: it looks at the
+// clock, and for a stop, while its own first units are not there, and tells the others. Those look at the clock, too, but
+// with half a second of grace, in case block 0 is no more.
+
+namespace tickrt {
+namespace resident {
+
+// What the host hands to a turn. src/backend/resident.rs has the same in Rust.
+struct Turn {
+  u64 constants;  // device memory: the artefact's constants
+  u64 input;      // mapped: units of slot 0's input, each a word with its call's number above it
+  u64 answer;     // mapped: units of slot 0's answer
+  u64 progress;   // device memory: the number of the call that comes next
+  u64 report;     // mapped: Report
+  u64 limit_ns;   // of %globaltimer
+  u64 reserved;
+  u32 input_stride, answer_stride;  // bytes from slot to slot
+  u32 depth;      // call n lies in slot (n - 1) % depth
+  u32 flags;
+};
+constexpr u32 kStages = 12;
+// Where its words lie in mapped memory; `turns` is written last.
+enum ReportWord : u32 { kTurns, kNext, kMet, kStopped, kCycles };
+
+constexpr u64 kGrace = 500000000;
+// A call's number with this bit turned, in its first unit: end the turn.
+constexpr u32 kStop = 0x80000000u;
+
+// One thread's view of the turn.
+struct Block {
+  u32 rank, thread, warp, lane;
+  u64 first;     // the turn's first call
+  u64 call;      // the one awaited or computed
+  u64 until;     // by nanoseconds()
+  u32 stop_word; // offset of the word that says that the turn is over
+  bool met, stopped;
+  u32 slot;
+
+  // Of the two copies of what blocks send each other, the one for this call, and the phase of its barriers.
+  __device__ u32 copy() const { return u32(call - first) & 1; }
+  __device__ u32 phase() const { return u32((call - first) >> 1) & 1; }
+  __device__ bool is_first_thread() const { return (rank | thread) == 0; }
+};
+
+__device__ inline Block begin(const Turn& turn, u32 stop_word) {
+  Block b{};
+  b.rank = this_block();
+  b.thread = this_thread();
+  b.warp = b.thread / 32;
+  b.lane = b.thread % 32;
+  b.first = b.call = load_word8(turn.progress);
+  b.slot = u32((b.call - 1) % turn.depth);
+  b.until = nanoseconds() + turn.limit_ns;
+  b.stop_word = stop_word;
+  return b;
+}
+
+__device__ inline void next_call(Block& b, const Turn& turn) {
+  ++b.call;
+  b.slot = b.slot + 1 == turn.depth ? 0 : b.slot + 1;
+}
+
+// One thread tells every block that the turn is over.
+template <u32 kBlocks>
+__device__ void end_for_all(const Block& b) {
+  for (u32 block = 0; block < kBlocks; ++block) tell(peer(block), b.stop_word, 1);
+}
+
+// Whether to leave off: asked once in a while by who waits.
+__device__ inline bool is_over(const Block& b, u32 looks) {
+  return told(b.stop_word) || ((looks & 255) == 255 && nanoseconds() > b.until + kGrace);
+}
+
+// Waits for the bytes of a message; false: the turn is over. The first thread of the block arms the barrier for the next but
+// one call; nothing for that can come before this call's answer is out.
+__device__ inline bool wait(const Block& b, u32 barriers, u32 bytes) {
+  const u32 barrier = barriers + 8 * b.copy();
+  for (u32 looks = 0; !arrived(barrier, b.phase()); ++looks)
+    if ((looks & 15) == 15 && is_over(b, looks)) return false;
+  if (b.thread == 0) expect(barrier, bytes);
+  return true;
+}
+
+// The end, for all threads. What was sent to a block that has left would land in somebody else's memory: each is given the
+// time to arrive.
+template <u32 kBlocks>
+__device__ void finish(const Block& b, const Turn& turn, const u64* spent) {
+  if (kBlocks > 1) {
+    sync_cluster();
+    rest(2000);
+    sync_cluster();
+  }
+  if (!b.is_first_thread()) return;
+  store_word8(turn.progress, b.call);
+  const auto at = [&](u32 word) { return turn.report + 8ull * word; };
+  for (u32 i = 0; i < kStages; ++i) store_word8(at(kCycles + i), load_word8(at(kCycles + i)) + spent[i]);
+  store_word8(at(kNext), b.call);
+  if (b.met) store_word8(at(kMet), load_word8(at(kMet)) + 1);
+  if (b.stopped) store_word8(at(kStopped), load_word8(at(kStopped)) + 1);
+  store_unit_release(at(kTurns), load_word8(at(kTurns)) + 1);
+}
+
+}  // namespace resident
+}  // namespace tickrt

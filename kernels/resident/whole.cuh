@@ -1,0 +1,214 @@
+// Stages that read whole values and write the block's share of theirs, and what brings the shares together.
+
+namespace tickrt {
+namespace resident {
+
+// Where a value lies that is whole in every block: by copy where others send it.
+template <u32 kOffset, u32 kCopyBytes>
+__device__ const float* whole(const Block& b) {
+  return shared(kOffset + (kCopyBytes ? b.copy() * kCopyBytes : 0));
+}
+
+// Each block's share, sent to all. S: threads, blocks; count, each (a multiple of 4, or all of it in block 0), from, to,
+// to_bytes (of one copy), barriers.
+template <class S>
+struct Gather {
+  static constexpr u32 kBytes = (S::count + 3) / 4 * 16;
+
+  __device__ Gather(const Block&, const Turn&) {}
+  __device__ static void arm(const Block& b) {
+    if (b.thread == 0) expect(S::barriers, kBytes), expect(S::barriers + 8, kBytes);
+  }
+  __device__ bool run(const Block& b) const {
+    const u32 before = b.rank * S::each;
+    const u32 own = before >= S::count ? 0 : S::count - before < S::each ? S::count - before : S::each;
+    for (u32 i = b.thread; i < (own + 3) / 4 * S::blocks; i += S::threads) {
+      const u32 chunk = i / S::blocks;
+      // Not all blocks begin with the same receiver.
+      const u32 block = (i + b.rank) % S::blocks;
+      const Words4 v = reinterpret_cast<const Words4*>(shared(S::from))[chunk];
+      send4(peer(block), S::to + b.copy() * S::to_bytes + 4 * before + 16 * chunk, S::barriers + 8 * b.copy(), v);
+    }
+    return !sync_block_or(!wait(b, S::barriers, kBytes));
+  }
+};
+
+// Numbers from the model, in shared memory where they fit, else from the constants through the cache.
+template <bool kKept>
+struct Numbers {
+  u64 at;
+  u32 kept;
+  template <u32 kThreads>
+  __device__ static Numbers load(const Block& b, const Turn& turn, u64 offset, u32 kept, u32 count) {
+    if (kKept)
+      for (u32 i = b.thread; i < count; i += kThreads) shared(kept)[i] = constant(turn.constants + offset + 4ull * i);
+    return {turn.constants + offset, kept};
+  }
+  __device__ float operator[](u32 i) const { return kKept ? shared(kept)[i] : constant(at + 4ull * i); }
+};
+
+// What every stage here has: its elements are computed one by one, each block those of its share. S: threads, blocks, count,
+// each, out.
+template <class S, class Element>
+__device__ void for_own_elements(const Block& b, Element element) {
+  const u32 before = b.rank * S::each;
+  for (u32 i = b.thread; i < S::each && before + i < S::count; i += S::threads) shared(S::out)[i] = element(before + i);
+}
+
+// A convolution, and a maximum or mean over windows of its results that do not overlap. S: as above; in, in_bytes (of one
+// copy; 0: there is one), groups, group_channels, group_outputs, rows, columns (of the input), kernel_rows, kernel_columns,
+// stride_rows, stride_columns, dilation_rows, dilation_columns, before_rows, before_columns; out_columns (of the result
+// before pooling), pool_rows, pool_columns, pool_step_rows, pool_step_columns, pools (0: no, 1: the greatest, 2: the mean);
+// pooled_columns, pooled (places of a channel of what is written); weights, bias (offsets in the constants), weights_kept,
+// is_kept; function, alpha.
+template <class S>
+struct Conv {
+  static constexpr u32 kTaps = S::group_channels * S::kernel_rows * S::kernel_columns;
+  static constexpr u32 kOutputs = S::count / S::pooled;
+  Numbers<S::is_kept> weights;
+
+  __device__ Conv(const Block& b, const Turn& turn)
+      : weights(Numbers<S::is_kept>::template load<S::threads>(b, turn, S::weights, S::weights_kept, kOutputs * (kTaps + 1))) {}
+
+  __device__ bool run(const Block& b) const {
+    const float* in = whole<S::in, S::in_bytes>(b);
+    for_own_elements<S>(b, [&](u32 i) {
+      const u32 channel = i / S::pooled, place = i % S::pooled;
+      const int row = int(place / S::pooled_columns * S::pool_step_rows), column = int(place % S::pooled_columns * S::pool_step_columns);
+      float pooled = 0;
+#pragma unroll
+      for (int r = 0; r < int(S::pool_rows); ++r) {
+#pragma unroll
+        for (int c = 0; c < int(S::pool_columns); ++c) {
+          const float x = apply<S::function>(at(in, channel, row + r, column + c), S::alpha);
+          pooled = r + c == 0 ? x : S::pools == 2 ? pooled + x : x > pooled || x != x ? x : pooled;
+        }
+      }
+      return S::pools == 2 ? pooled / float(S::pool_rows * S::pool_columns) : pooled;
+    });
+    sync_block();
+    return true;
+  }
+
+ private:
+  __device__ float at(const float* in, u32 channel, int row, int column) const {
+    const u32 first = channel / S::group_outputs * S::group_channels;
+    const int top = row * int(S::stride_rows) - int(S::before_rows), left = column * int(S::stride_columns) - int(S::before_columns);
+    // Two sums, so that one need not wait for the other.
+    float a[2] = {weights[kOutputs * kTaps + channel], 0};
+    for (u32 c = 0; c < S::group_channels; ++c) {
+      const float* plane = in + (first + c) * S::rows * S::columns;
+      const u32 tap = channel * kTaps + c * S::kernel_rows * S::kernel_columns;
+#pragma unroll
+      for (int r = 0; r < int(S::kernel_rows); ++r) {
+        const int y = top + r * int(S::dilation_rows);
+#pragma unroll
+        for (int k = 0; k < int(S::kernel_columns); ++k) {
+          const int x = left + k * int(S::dilation_columns);
+          const bool inside = u32(y) < S::rows && u32(x) < S::columns;
+          const float v = inside ? plane[y * int(S::columns) + x] : 0.f;
+          float& sum = a[(r * int(S::kernel_columns) + k) % 2];
+          sum = fmaf(weights[tap + r * S::kernel_columns + k], v, sum);
+        }
+      }
+    }
+    return a[0] + a[1];
+  }
+};
+
+// A maximum or mean over windows. S: as above; in, in_bytes, rows, columns, kernel_rows, kernel_columns, stride_..., dilation_...,
+// before_...; out_columns, places (of a channel of the result); mean, counts_padding, behind_rows, behind_columns.
+template <class S>
+struct Pool {
+  __device__ Pool(const Block&, const Turn&) {}
+  __device__ bool run(const Block& b) const {
+    const float* in = whole<S::in, S::in_bytes>(b);
+    for_own_elements<S>(b, [&](u32 i) {
+      const u32 channel = i / S::places, place = i % S::places;
+      const int top = int(place / S::out_columns * S::stride_rows) - int(S::before_rows);
+      const int left = int(place % S::out_columns * S::stride_columns) - int(S::before_columns);
+      const float* plane = in + channel * S::rows * S::columns;
+      float pooled = 0;
+      u32 seen = 0, counted = 0;
+      for (int r = 0; r < int(S::kernel_rows); ++r) {
+        for (int k = 0; k < int(S::kernel_columns); ++k) {
+          const int y = top + r * int(S::dilation_rows), x = left + k * int(S::dilation_columns);
+          counted += y < int(S::rows + S::behind_rows) && x < int(S::columns + S::behind_columns);
+          if (u32(y) >= S::rows || u32(x) >= S::columns) continue;
+          const float v = plane[y * int(S::columns) + x];
+          pooled = S::mean ? pooled + v : seen == 0 || v > pooled || v != v ? v : pooled;
+          ++seen;
+        }
+      }
+      return S::mean ? pooled / float(S::counts_padding ? counted : seen) : pooled;
+    });
+    sync_block();
+    return true;
+  }
+};
+
+// Several vectors times a matrix. S: as above; in, in_bytes, inputs, outputs; weights ([outputs][inputs], then the bias),
+// weights_kept, is_kept; function, alpha.
+template <class S>
+struct Matrix {
+  Numbers<S::is_kept> weights;
+  __device__ Matrix(const Block& b, const Turn& turn)
+      : weights(Numbers<S::is_kept>::template load<S::threads>(b, turn, S::weights, S::weights_kept,
+                                                              S::outputs * (S::inputs + 1))) {}
+  __device__ bool run(const Block& b) const {
+    const float* in = whole<S::in, S::in_bytes>(b);
+    for_own_elements<S>(b, [&](u32 i) {
+      const u32 row = i / S::outputs, output = i % S::outputs;
+      float a[2] = {weights[S::outputs * S::inputs + output], 0};
+      for (u32 k = 0; k < S::inputs; ++k) a[k % 2] = fmaf(weights[output * S::inputs + k], in[row * S::inputs + k], a[k % 2]);
+      return apply<S::function>(a[0] + a[1], S::alpha);
+    });
+    sync_block();
+    return true;
+  }
+};
+
+// Each element from its place in one of several values, from up to two of them, or from all of a row. S: as above; and a
+// static `float at(const Block&, const Turn&, u32)`, which the generator writes.
+template <class S>
+struct Each {
+  __device__ Each(const Block&, const Turn&) {}
+  __device__ bool run(const Block& b, const Turn& turn) const {
+    for_own_elements<S>(b, [&](u32 i) { return S::at(b, turn, i); });
+    sync_block();
+    return true;
+  }
+};
+
+// Over a row of a whole value: exp(x[i] - max) / sum.
+__device__ inline float softmax(const float* row, u32 columns, u32 i) {
+  float greatest = row[0];
+  for (u32 k = 1; k < columns; ++k) greatest = row[k] > greatest || row[k] != row[k] ? row[k] : greatest;
+  float all = 0;
+  for (u32 k = 0; k < columns; ++k) all += expf(row[k] - greatest);
+  return expf(row[i] - greatest) / all;
+}
+
+// (x[i] - mean) / sqrt(variance + epsilon).
+__device__ inline float layer_norm(const float* row, u32 width, u32 i, float epsilon) {
+  float total = 0;
+  for (u32 k = 0; k < width; ++k) total += row[k];
+  const float mean = total / float(width);
+  float squares = 0;
+  for (u32 k = 0; k < width; ++k) squares = fmaf(row[k] - mean, row[k] - mean, squares);
+  return (row[i] - mean) / sqrtf(squares / float(width) + epsilon);
+}
+
+// The block's share of an output goes to the host, each word with the call's number. S: threads, blocks, count, each, from,
+// first (units before this output's).
+template <class S>
+__device__ void answer(const Block& b, const Turn& turn) {
+  const u64 units = turn.answer + u64(b.slot) * turn.answer_stride + 8ull * S::first;
+  const u32 before = b.rank * S::each;
+  const u64 tag = u64(u32(b.call << 8)) << 32;
+  for (u32 i = b.thread; i < S::each && before + i < S::count; i += S::threads)
+    store_unit(units + 8ull * (before + i), tag | as_bits(shared(S::from)[i]));
+}
+
+}  // namespace resident
+}  // namespace tickrt

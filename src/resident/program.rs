@@ -1,0 +1,101 @@
+//! From a network to the source of its kernel: which block has what, where everything lies, and the constants in the order in
+//! which threads load them.
+//!
+//! One cluster computes. Each value is shared out over its blocks, a contiguous share each (small ones lie in block 0 alone),
+//! and a stage writes the shares of what it computes. A matrix reads shares, too, and sends parts of sums to where they
+//! belong; what needs the whole of a value gets it from all blocks before. With one block everything is whole.
+//!
+//! The stages themselves are templates in `kernels/resident`; what is written here is a structure of numbers for each and the
+//! kernel that runs one after the other.
+
+mod plan;
+mod stages;
+
+use self::plan::Plan;
+use super::budget::Hardware;
+use super::network::Network;
+use crate::error::{Error, ErrorKind, Result};
+use crate::normalize::Normalizer;
+
+/// The kernel's name.
+pub const ENTRY: &str = "tickrt_resident";
+
+/// What becomes of a network on a GPU.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// CUDA C++, nothing included.
+    pub source: String,
+    /// To be uploaded.
+    pub constants: Vec<u8>,
+    /// Of the one cluster.
+    pub blocks: u32,
+    /// Of a block.
+    pub threads: u32,
+    /// Dynamic shared memory of a block.
+    pub shared_bytes: u32,
+    /// For people: a line a stage.
+    pub notes: Vec<String>,
+}
+
+/// What to leave to the planner, and what not.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Blocks of the cluster: 1, 2, 4, 8 or 16.
+    pub blocks: Option<u32>,
+    /// Threads of a block, a multiple of 32.
+    pub threads: Option<u32>,
+    /// Sums up the cycles of each stage in the report.
+    pub stamps: bool,
+}
+
+/// The program of a network whose one input is normalised by `input`.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] with the operation that no stage computes, or the bytes that are missing.
+pub fn program(network: &Network, input: &Normalizer, hardware: Hardware) -> Result<Program> {
+    program_with(network, input, hardware, Options::default())
+}
+
+/// The same, with some of it given.
+///
+/// # Errors
+/// As [`program`].
+pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, options: Options) -> Result<Program> {
+    if network.inputs.len() != 1 {
+        return Err(unsupported(format!("{} inputs", network.inputs.len())).expected("one"));
+    }
+    let sizes = [1, 2, 4, 8, 16].into_iter().filter(|&blocks| u64::from(blocks) <= hardware.largest_cluster);
+    let mut sizes: Vec<u32> = match options.blocks {
+        Some(blocks) => vec![blocks],
+        None => sizes.collect(),
+    };
+    // The fastest by the model first; what does not fit goes on to the next.
+    sizes.sort_by_key(|&blocks| plan::predicted_cycles(network, blocks));
+    let threads = options.threads.unwrap_or(512);
+    let mut refused = None;
+    for blocks in sizes {
+        match Plan::new(network, input, hardware, blocks, threads).and_then(|plan| plan.finish(options.stamps)) {
+            Ok(program) => return Ok(program),
+            Err(error) => refused = Some(refused.unwrap_or(error)),
+        }
+    }
+    Err(refused.unwrap_or_else(|| unsupported("no block".into())))
+}
+
+fn unsupported(got: String) -> Error {
+    Error::new(ErrorKind::Unsupported, "write a resident engine's kernel").got(got)
+}
+
+/// The templates, in an order in which each finds what it needs.
+fn templates() -> String {
+    [
+        include_str!("../../kernels/resident/primitives.cuh"),
+        include_str!("../../kernels/resident/turn.cuh"),
+        include_str!("../../kernels/resident/functions.cuh"),
+        include_str!("../../kernels/resident/input.cuh"),
+        include_str!("../../kernels/resident/dense.cuh"),
+        include_str!("../../kernels/resident/whole.cuh"),
+        include_str!("../../kernels/resident/recurrent.cuh"),
+    ]
+    .concat()
+}

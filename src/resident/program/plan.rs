@@ -1,0 +1,481 @@
+//! Where values lie, which exchange follows which stage, and the kernel's text around them.
+
+use std::fmt::Write as _;
+
+use super::{Program, templates, unsupported};
+use crate::error::Result;
+use crate::normalize::{NonFinite, Normalizer};
+use crate::resident::budget::Hardware;
+use crate::resident::network::{Activation, Network, Operation, Stage, ValueId};
+use crate::tensor::DataType;
+
+/// What comes before values in shared memory: the word that ends a turn, and pairs of barriers.
+const STOP_WORD: u32 = 0;
+const FIRST_BARRIER: u32 = 16;
+const BARRIERS: u32 = 64;
+/// Weights of one thread that stay in registers: what has been seen to compile without spills, of 128 registers.
+const REGISTERS: u32 = 64;
+/// Stamps that a report has room for.
+const STAMPS: usize = 12;
+
+/// A kernel being written.
+pub(super) struct Plan<'network> {
+    pub(super) network: &'network Network,
+    pub(super) blocks: u32,
+    pub(super) threads: u32,
+    pub(super) constants: Vec<u8>,
+    hardware: Hardware,
+    places: Vec<Place>,
+    /// The input lies in the order in which it is handed over, if that is another: element `i` is the network's number `[i]`.
+    input_order: Option<Vec<u32>>,
+    shared: u32,
+    barriers: u32,
+    registers: u32,
+    structures: String,
+    steps: Vec<Step>,
+    wanted: Vec<u32>,
+    notes: Vec<String>,
+}
+
+/// Where a value lies.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) count: u32,
+    /// Elements of a block's share.
+    pub(super) each: u32,
+    share: Option<u32>,
+    whole: Option<Whole>,
+}
+
+/// Where a value lies that is whole in every block.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Whole {
+    pub(super) offset: u32,
+    /// How much further the second copy is; 0 if there is one.
+    pub(super) copy_bytes: u32,
+}
+
+struct Step {
+    template: String,
+    arms: bool,
+    takes_turn: bool,
+    note: String,
+}
+
+/// Numbers of a structure that a template takes.
+#[derive(Default)]
+pub(super) struct Numbers(String);
+
+impl Numbers {
+    pub(super) fn int(mut self, name: &str, value: impl TryInto<u32>) -> Self {
+        let value = value.try_into().ok().expect("sizes that fit 32 bits");
+        let _ = write!(self.0, "  static constexpr u32 {name} = {value};\n");
+        self
+    }
+
+    pub(super) fn truth(mut self, name: &str, value: bool) -> Self {
+        let _ = write!(self.0, "  static constexpr bool {name} = {value};\n");
+        self
+    }
+
+    pub(super) fn float(mut self, name: &str, value: f32) -> Self {
+        let _ = write!(self.0, "  static constexpr float {name} = {};\n", literal(value));
+        self
+    }
+
+    pub(super) fn text(mut self, text: &str) -> Self {
+        self.0 += text;
+        self
+    }
+
+    pub(super) fn function(self, activation: Option<Activation>) -> Self {
+        let (name, alpha) = function(activation);
+        self.text(&format!("  static constexpr Function function = Function::{name};\n")).float("alpha", alpha)
+    }
+}
+
+/// The function's name in functions.cuh, and its constant.
+pub(super) fn function(activation: Option<Activation>) -> (&'static str, f32) {
+    match activation {
+        None => ("None", 0.0),
+        Some(Activation::Relu) => ("Relu", 0.0),
+        Some(Activation::Tanh) => ("Tanh", 0.0),
+        Some(Activation::Sigmoid) => ("Sigmoid", 0.0),
+        Some(Activation::Gelu) => ("Gelu", 0.0),
+        Some(Activation::GeluTanh) => ("GeluTanh", 0.0),
+        Some(Activation::LeakyRelu(alpha)) => ("LeakyRelu", alpha),
+        Some(Activation::Elu(alpha)) => ("Elu", alpha),
+    }
+}
+
+/// A float as C++ has it, to the bit.
+pub(super) fn literal(x: f32) -> String {
+    if x.is_nan() {
+        return "__builtin_nanf(\"\")".to_owned();
+    }
+    if x.is_infinite() {
+        return if x > 0.0 { "__builtin_huge_valf()".to_owned() } else { "-__builtin_huge_valf()".to_owned() };
+    }
+    format!("{x:e}f")
+}
+
+impl<'network> Plan<'network> {
+    /// Everything but the text around it.
+    pub(super) fn new(
+        network: &'network Network,
+        input: &Normalizer,
+        hardware: Hardware,
+        blocks: u32,
+        threads: u32,
+    ) -> Result<Self> {
+        let share = |count: u32| match count {
+            _ if blocks == 1 || count <= 32 => count,
+            _ => count.div_ceil(blocks).next_multiple_of(4),
+        };
+        let place = |count: u32| Place { count, each: share(count), share: None, whole: None };
+        let places = network.values.iter().map(|value| place(value.count() as u32)).collect();
+        let mut plan = Self {
+            network,
+            blocks,
+            threads,
+            constants: Vec::new(),
+            hardware,
+            places,
+            input_order: None,
+            shared: FIRST_BARRIER + BARRIERS * 16,
+            barriers: 0,
+            registers: 0,
+            structures: String::new(),
+            steps: Vec::new(),
+            wanted: Vec::new(),
+            notes: Vec::new(),
+        };
+        plan.input(input)?;
+        let stages: Vec<_> = network.stages.iter().collect();
+        let mut next = 0;
+        while let Some(stage) = stages.get(next) {
+            let pooled = stages.get(next + 1).filter(|pool| plan.pools_into(stage, pool));
+            plan.stage(stage, pooled.copied())?;
+            next += 1 + usize::from(pooled.is_some());
+        }
+        Ok(plan)
+    }
+
+    // ---- Memory.
+
+    fn room(&mut self, bytes: u32) -> u32 {
+        let offset = self.shared.next_multiple_of(16);
+        self.shared = offset + bytes;
+        offset
+    }
+
+    /// Two barriers, one for each copy.
+    pub(super) fn barriers(&mut self) -> Result<u32> {
+        if self.barriers == BARRIERS {
+            return Err(unsupported(format!("more than {BARRIERS} exchanges between blocks")));
+        }
+        self.barriers += 1;
+        Ok(FIRST_BARRIER + (self.barriers - 1) * 16)
+    }
+
+    /// Which of the network's elements of this value lies at place `at`.
+    pub(super) fn element(&self, id: ValueId, at: u32) -> usize {
+        match &self.input_order {
+            Some(order) if id == self.network.inputs[0] => order[at as usize] as usize,
+            _ => at as usize,
+        }
+    }
+
+    pub(super) fn place(&self, id: ValueId) -> Place {
+        self.places[id.0]
+    }
+
+    /// Where the block's share of the value lies: whole vectors of a thread, zeros behind it.
+    pub(super) fn share(&mut self, id: ValueId) -> u32 {
+        if let Some(offset) = self.places[id.0].share {
+            return offset;
+        }
+        let offset = self.room(self.places[id.0].each.next_multiple_of(64) * 4);
+        self.places[id.0].share = Some(offset);
+        offset
+    }
+
+    /// Where the value is whole, for a stage that writes `into`; brings it together if it is not.
+    pub(super) fn whole(&mut self, id: ValueId, into: ValueId) -> Result<Whole> {
+        let place = self.places[id.0];
+        // Both in block 0 alone: nobody else needs it.
+        let alone = place.each == place.count && self.places[into.0].each == self.places[into.0].count;
+        if self.blocks == 1 || (alone && place.share.is_some()) {
+            return Ok(Whole { offset: self.share(id), copy_bytes: 0 });
+        }
+        if let Some(whole) = place.whole {
+            return Ok(whole);
+        }
+        let (from, whole, barriers) = (self.share(id), self.whole_room(id), self.barriers()?);
+        let numbers = self.common(id).int("from", from).int("to", whole.offset).int("to_bytes", whole.copy_bytes);
+        let note = format!("{} floats to every block", place.count);
+        self.step("Gather", numbers.int("barriers", barriers), true, false, note);
+        Ok(whole)
+    }
+
+    fn whole_room(&mut self, id: ValueId) -> Whole {
+        let copy_bytes = self.places[id.0].count.next_multiple_of(64) * 4;
+        let whole = Whole { offset: self.room(copy_bytes * 2), copy_bytes };
+        self.places[id.0].whole = Some(whole);
+        whole
+    }
+
+    /// Received parts of sums, in as many copies as there are calls on their way.
+    pub(super) fn received(&mut self, bytes: u32) -> (u32, u32) {
+        let bytes = bytes.next_multiple_of(16);
+        (self.room(bytes * if self.blocks > 1 { 2 } else { 1 }), bytes)
+    }
+
+    pub(super) fn scratch(&mut self, floats: u32) -> u32 {
+        self.room(floats * 4)
+    }
+
+    /// `count` weights a thread: in registers while there are some, else wherever the text says in the end.
+    pub(super) fn weights_of_threads(&mut self, count: u32) -> String {
+        if self.registers + count <= REGISTERS {
+            self.registers += count;
+            return "  static constexpr Weights where = Weights::Registers;\n  static constexpr u32 kept = 0;\n".into();
+        }
+        let number = self.wanted.len();
+        self.wanted.push(count * self.threads * 4);
+        format!("  static constexpr Weights where = @where{number}@;\n  static constexpr u32 kept = @kept{number}@;\n")
+    }
+
+    /// `count` numbers that all threads read.
+    pub(super) fn numbers_of_block(&mut self, count: u32) -> String {
+        let number = self.wanted.len();
+        self.wanted.push(count * 4);
+        format!(
+            "  static constexpr bool is_kept = @is{number}@;\n  static constexpr u32 weights_kept = @kept{number}@;\n"
+        )
+    }
+
+    /// Appends constants, aligned for vectors; where they begin.
+    pub(super) fn constant(&mut self, numbers: impl IntoIterator<Item = f32>) -> u32 {
+        self.constants.resize(self.constants.len().next_multiple_of(16), 0);
+        let offset = self.constants.len() as u32;
+        self.constants.extend(numbers.into_iter().flat_map(f32::to_le_bytes));
+        offset
+    }
+
+    // ---- Text.
+
+    /// What every stage is told of the value that it writes.
+    pub(super) fn common(&self, id: ValueId) -> Numbers {
+        let Place { count, each, .. } = self.places[id.0];
+        let (threads, blocks) = (self.threads, self.blocks);
+        Numbers::default().int("threads", threads).int("blocks", blocks).int("count", count).int("each", each)
+    }
+
+    /// One more thing to do in a call.
+    pub(super) fn step(&mut self, template: &str, numbers: Numbers, arms: bool, takes_turn: bool, note: String) {
+        let number = self.steps.len();
+        let _ = write!(self.structures, "// {note}\nstruct S{number} {{\n{}}};\n", numbers.0);
+        self.notes.push(note.clone());
+        self.steps.push(Step { template: template.to_owned(), arms, takes_turn, note });
+    }
+
+    fn input(&mut self, input: &Normalizer) -> Result<()> {
+        let id = self.network.inputs[0];
+        let kind = match input.input_type() {
+            DataType::F32 => "F32",
+            DataType::F16 => "F16",
+            DataType::U8 => "U8",
+            DataType::I16 => "I16",
+            other => return Err(unsupported(format!("an input of {other}")).expected("f32, f16, u8 or i16")),
+        };
+        let place = self.place(id);
+        if input.output_type() != DataType::F32 || input.count() != place.count as usize {
+            let got = format!("{} elements of {}", input.count(), input.output_type());
+            return Err(unsupported(got).expected(format!("{} of f32", place.count)));
+        }
+        let mut table = input.elements();
+        let in_place = table.iter().enumerate().all(|(from, &(.., to))| from == to as usize);
+        // A matrix can have its columns in any order.
+        let reads_input = |stage: &Stage| stage.reads.contains(&id);
+        let dense = |stage: &Stage| matches!(&stage.operation, Operation::Dense(dense) if dense.rows == 1);
+        let any_order = !self.network.outputs.contains(&id)
+            && self.network.stages.iter().filter(|&stage| reads_input(stage)).all(dense);
+        if !in_place && any_order {
+            self.input_order = Some(table.iter().map(|&(.., to)| to).collect());
+            table.iter_mut().enumerate().for_each(|(from, element)| element.2 = from as u32);
+        }
+        let in_place = in_place || any_order;
+        let units = (input.input_words() as u32).next_multiple_of(2);
+        // Each block asks for its own share, or for a part that it sends to all.
+        let whole = self.blocks > 1 && (kind != "F32" || !in_place);
+        let units_each = match () {
+            () if self.blocks == 1 => units,
+            () if !whole => place.each.next_multiple_of(2),
+            () if units >= 16 * self.blocks => units.div_ceil(self.blocks).next_multiple_of(16),
+            () => units.div_ceil(self.blocks).next_multiple_of(2),
+        };
+        let (to, to_bytes, barriers) = if whole {
+            let Whole { offset, copy_bytes } = self.whole_room(id);
+            (offset, copy_bytes, self.barriers()?)
+        } else {
+            (self.share(id), 0, 0)
+        };
+        let at = self.constant(table.iter().flat_map(|&(mean, std, to)| [mean, std, f32::from_bits(to), 0.0]));
+        let (replaces, replacement) = match input.non_finite {
+            NonFinite::Replace(value) => (true, value),
+            NonFinite::Pass | NonFinite::Refuse => (false, 0.0),
+        };
+        let [lowest, highest] = input.clamp;
+        let numbers = self.common(id).int("units", units).int("units_each", units_each);
+        let numbers = numbers.text(&format!("  static constexpr InputType type = InputType::{kind};\n"));
+        let numbers =
+            numbers.truth("scaled", !table.is_empty()).int("table", at).truth("whole", whole || self.blocks == 1);
+        let numbers = numbers.truth("replaces", replaces).float("replacement", replacement);
+        let numbers = numbers.truth("bounded", lowest > f32::NEG_INFINITY || highest < f32::INFINITY);
+        let numbers = numbers.float("lowest", lowest).float("highest", highest);
+        let numbers = numbers.int("to", to).int("to_bytes", to_bytes).int("barriers", barriers);
+        let where_to = if whole { ", each block's part to all" } else { "" };
+        self.step("Input", numbers, whole, false, format!("{units} units of input{where_to}"));
+        Ok(())
+    }
+
+    /// The share of a value that came whole.
+    pub(super) fn share_of_whole(&mut self, id: ValueId) -> u32 {
+        if let (None, Some(whole)) = (self.places[id.0].share, self.places[id.0].whole) {
+            let out = self.share(id);
+            let text = format!(
+                "  static __device__ float at(const Block& b, const Turn&, u32 i) {{ return whole<{}, {}>(b)[i]; }}\n",
+                whole.offset, whole.copy_bytes
+            );
+            let numbers = self.common(id).int("out", out).text(&text);
+            self.step("Each", numbers, false, true, "each block takes its share".into());
+        }
+        self.share(id)
+    }
+
+    /// The program, if it fits.
+    pub(super) fn finish(mut self, stamps: bool) -> Result<Program> {
+        let mut answers = String::new();
+        let mut first = 0;
+        for (number, &id) in self.network.outputs.iter().enumerate() {
+            let from = self.share_of_whole(id);
+            let numbers = self.common(id).int("from", from).int("first", first);
+            let _ = write!(self.structures, "struct Answer{number} {{\n{}}};\n", numbers.0);
+            let _ = write!(answers, "    answer<Answer{number}>(b, turn);\n");
+            first += self.place(id).count;
+        }
+        let mut source = templates();
+        let room = (self.hardware.shared_bytes as u32).checked_sub(self.shared).ok_or_else(|| {
+            unsupported(format!("{} bytes of activations in a block", self.shared))
+                .expected(format!("at most {} of shared memory", self.hardware.shared_bytes))
+                .advice("let the chain go on to TensorRT")
+        })?;
+        let body = self.body(&answers, stamps);
+        let mut text = format!("\nnamespace tickrt {{\nnamespace resident {{\n{}\n}}\n}}\n{body}", self.structures);
+        let mut left = room;
+        for (number, &bytes) in self.wanted.clone().iter().enumerate() {
+            let fits = bytes + 16 <= left;
+            let kept = if fits { self.room(bytes) } else { 0 };
+            left = (self.hardware.shared_bytes as u32).saturating_sub(self.shared);
+            let place = if fits { "Weights::Shared" } else { "Weights::Global" };
+            text = text.replace(&format!("@where{number}@"), place);
+            text = text.replace(&format!("@is{number}@"), if fits { "true" } else { "false" });
+            text = text.replace(&format!("@kept{number}@"), &kept.to_string());
+        }
+        let shared_bytes = self.shared.next_multiple_of(16);
+        source += &text.replace("@words@", &(shared_bytes / 4).to_string());
+        let Self { constants, blocks, threads, notes, .. } = self;
+        Ok(Program { source, constants, blocks, threads, shared_bytes, notes })
+    }
+
+    fn body(&self, answers: &str, stamps: bool) -> String {
+        let (blocks, threads) = (self.blocks, self.threads);
+        let cluster = if blocks > 1 { format!("__cluster_dims__({blocks}, 1, 1) ") } else { String::new() };
+        let mut made = String::new();
+        let mut armed = String::new();
+        let mut calls = String::new();
+        for (number, step) in self.steps.iter().enumerate() {
+            let template = &step.template;
+            let _ = write!(made, "  const {template}<S{number}> s{number}(b, turn);\n");
+            if step.arms {
+                let _ = write!(armed, "  {template}<S{number}>::arm(b);\n");
+            }
+            let arguments = if step.takes_turn || template == "Input" { "b, turn" } else { "b" };
+            let verb = if template == "Input" { "take" } else { "run" };
+            let _ = write!(calls, "    if (!s{number}.{verb}({arguments})) break;  // {}\n", step.note);
+            if stamps {
+                let _ = match number {
+                    0 => write!(calls, "    u64 at = cycles();\n"),
+                    _ => write!(calls, "    stamp(spent, {}, at);\n", number.min(STAMPS) - 1),
+                };
+            }
+        }
+        let stamp = if stamps {
+            "__device__ static void stamp(u64* spent, u32 stage, u64& at) {\n  const u64 now = cycles();\n  \
+             spent[stage] += now - at;\n  at = now;\n}\n"
+        } else {
+            ""
+        };
+        let meet = if blocks > 1 { "sync_cluster();" } else { "sync_block();" };
+        format!(
+            "using namespace tickrt::resident;\n{stamp}\
+extern \"C\" __global__ void {cluster}__launch_bounds__({threads}, 1) tickrt_resident(const __grid_constant__ Turn turn) {{
+  for (u32 i = this_thread(); i < @words@; i += {threads}) shared(0)[i] = 0;
+  sync_block();
+  Block b = begin(turn, {STOP_WORD});
+{made}  if (b.thread == 0)
+    for (u32 i = 0; i < {barriers}; ++i) barrier_init({FIRST_BARRIER} + 8 * i);
+  barriers_are_there();
+  sync_block();
+{armed}  {meet}
+  u64 spent[kStages] = {{}};
+  for (;; next_call(b, turn)) {{
+{calls}{answers}    sync_block();
+  }}
+  finish<{blocks}>(b, turn, spent);
+}}
+",
+            barriers = self.barriers * 2
+        )
+    }
+
+    /// A pool over windows that do not overlap, of a convolution that nothing else reads.
+    fn pools_into(&self, conv: &Stage, pool: &Stage) -> bool {
+        let (Operation::Conv(conv_of), Operation::Pool(of)) = (&conv.operation, &pool.operation) else { return false };
+        let sliding = &of.sliding;
+        let plain = sliding.before == [0, 0] && sliding.behind == [0, 0] && sliding.dilations == [1, 1];
+        let apart = (0..2).all(|axis| sliding.strides[axis] >= sliding.kernel[axis]);
+        plain
+            && apart
+            && pool.reads == [conv.writes]
+            && self.network.uses(conv.writes) == 1
+            && sliding.channels == conv_of.outputs
+            && sliding.size == conv_of.sliding.output()
+    }
+}
+
+/// A guess, to choose the number of blocks by; benches/probes/resident.md has what it was made from.
+pub(super) fn predicted_cycles(network: &Network, blocks: u32) -> u64 {
+    let (b, several) = (u64::from(blocks), blocks > 1);
+    let of = |stage: &Stage| {
+        let written = network.value(stage.writes).count() as u64;
+        match &stage.operation {
+            Operation::Dense(dense) if dense.rows == 1 => {
+                let products = dense.weights.len() as u64;
+                // What one block cannot keep it reads from the cache.
+                let per_cycle = if products / b > 80_000 { 8 } else { 64 };
+                products / (b * per_cycle) + if several { 400 } else { 120 }
+            }
+            Operation::Dense(dense) => dense.rows as u64 * dense.weights.len() as u64 / (b * 20),
+            Operation::Conv(conv) => {
+                let products = written / conv.outputs as u64 * conv.weights.len() as u64;
+                products / (b * 22) + 100 + if several { 450 + written / 4 } else { 0 }
+            }
+            Operation::Recurrent(of) if several => 1_000_000 * of.steps as u64,
+            Operation::Recurrent(of) => 400 * of.steps as u64,
+            _ => written / (b * 32) + 60 + if several && written > 32 { 450 } else { 0 },
+        }
+    };
+    network.stages.iter().map(of).sum::<u64>() + if several { 100 } else { 0 }
+}

@@ -1,0 +1,431 @@
+//! Each operation as numbers for its template, and its constants.
+
+use std::fmt::Write as _;
+
+use super::plan::{Numbers, Plan, function, literal};
+use super::unsupported;
+use crate::error::Result;
+use crate::resident::network::{
+    Along, Cell, Conv, Dense, Elementwise, Emit, LayerNorm, Operation, Pool, PoolKind, Recurrent, Sliding, Stage,
+    ValueId,
+};
+
+/// Rows of a matrix up to which a warp has one.
+const WIDE_ROWS: u32 = 16;
+
+impl Plan<'_> {
+    /// One stage, and the pool behind it where they are one.
+    pub(super) fn stage(&mut self, stage: &Stage, pool: Option<&Stage>) -> Result<()> {
+        let (first, into) = (stage.reads[0], pool.map_or(stage.writes, |pool| pool.writes));
+        match &stage.operation {
+            Operation::Dense(dense) if dense.rows == 1 => self.dense(dense, first, into),
+            Operation::Dense(dense) => self.matrix(dense, first, into),
+            Operation::Conv(conv) => {
+                let pool = pool.map(|pool| match &pool.operation {
+                    Operation::Pool(pool) => pool,
+                    _ => unreachable!("`pools_into` saw a pool"),
+                });
+                self.conv(conv, pool, first, into)
+            }
+            Operation::Pool(pool) => self.pool(pool, first, into),
+            Operation::Recurrent(of) => self.recurrent(of, first, into),
+            Operation::RecurrentStep(_) => Err(unsupported("a recurrent step by itself".into())),
+            other => self.each(other, &stage.reads, into),
+        }
+    }
+
+    fn dense(&mut self, dense: &Dense, from: ValueId, into: ValueId) -> Result<()> {
+        let input = self.share_of_whole(from);
+        let (blocks, threads) = (self.blocks, self.threads);
+        let (share, rows, each_out) = (self.place(from).each, dense.outputs as u32, self.place(into).each);
+        let senders = (dense.inputs as u32).div_ceil(share);
+        let warps = threads / 32;
+        let wide = rows <= WIDE_ROWS;
+        let mut parts = 1;
+        while !wide && parts * 2 * rows <= threads && parts < 16 && share >= parts * 8 {
+            parts *= 2;
+        }
+        let (k, rows_each) = (share.div_ceil(4 * parts) * 4, rows.div_ceil(threads / parts));
+        let (warps_rows, lanes) = (rows.div_ceil(warps), share.div_ceil(32));
+        let count = if wide { (warps_rows * lanes).next_multiple_of(4) } else { rows_each * k };
+        // The weight number `n` of a thread of a block.
+        let weight = |block: u32, thread: u32, n: u32| {
+            let (row, place) = if wide {
+                (thread / 32 + n / lanes * warps, n % lanes * 32 + thread % 32)
+            } else {
+                let columns = threads / parts;
+                (thread % columns + n / k * columns, thread / columns * k + n % k)
+            };
+            let input = block * share + place;
+            let there = row < rows
+                && place < share
+                && input < dense.inputs as u32
+                && (wide || thread / (threads / parts) < parts);
+            let there = there && (!wide || n / lanes < warps_rows);
+            if there { dense.weights[row as usize * dense.inputs + self.element(from, input)] } else { 0.0 }
+        };
+        let all = (0..senders).flat_map(|block| {
+            (0..count / 4).flat_map(move |four| {
+                (0..threads).flat_map(move |thread| (0..4).map(move |e| weight(block, thread, four * 4 + e)))
+            })
+        });
+        let weights = self.constant(all.collect::<Vec<_>>());
+        // Blocks without inputs load what lies behind, and do not use it.
+        let padding = (blocks - senders) * count * threads;
+        self.constants.resize(self.constants.len() + padding as usize * 4, 0);
+        let bias = self.constant(
+            dense
+                .bias
+                .iter()
+                .flat_map(|bias| bias.iter().copied())
+                .chain(no_bias(dense.bias.as_deref(), dense.outputs)),
+        );
+        let sums = if wide { senders } else { senders * parts };
+        let (received, received_bytes) = self.received(sums * each_out * 4);
+        let barriers = if blocks > 1 { self.barriers()? } else { 0 };
+        let kept = self.weights_of_threads(count);
+        let out = self.share(into);
+        let numbers = Numbers::default()
+            .int("threads", threads)
+            .int("blocks", blocks)
+            .int("inputs", dense.inputs)
+            .int("each_in", share)
+            .int("in", input)
+            .int("rows", rows)
+            .int("each_out", each_out)
+            .int("out", out)
+            .int("senders", senders)
+            .int("parts", parts)
+            .int("k", k)
+            .int("rows_each", rows_each)
+            .int("warps_rows", warps_rows)
+            .truth("wide", wide)
+            .int("weights", weights)
+            .int("weights_each", count * threads * 4)
+            .text(&kept)
+            .int("bias", bias)
+            .int("received", received)
+            .int("received_bytes", received_bytes)
+            .int("barriers", barriers)
+            .function(dense.activation);
+        let how = if wide { "a warp a row".to_owned() } else { format!("{parts} threads a row of a block") };
+        let note = format!("dense {} to {rows}, {how}, {count} weights a thread", dense.inputs);
+        self.step("Dense", numbers, blocks > 1, false, note);
+        Ok(())
+    }
+
+    fn matrix(&mut self, dense: &Dense, from: ValueId, into: ValueId) -> Result<()> {
+        let whole = self.whole(from, into)?;
+        let bias = no_bias(dense.bias.as_deref(), dense.outputs);
+        let bias = dense.bias.iter().flat_map(|bias| bias.iter().copied()).chain(bias);
+        let weights = self.constant(dense.weights.iter().copied().chain(bias));
+        let kept = self.numbers_of_block((dense.weights.len() + dense.outputs) as u32);
+        let out = self.share(into);
+        let numbers = self
+            .common(into)
+            .int("out", out)
+            .int("in", whole.offset)
+            .int("in_bytes", whole.copy_bytes)
+            .int("inputs", dense.inputs)
+            .int("outputs", dense.outputs)
+            .int("weights", weights)
+            .text(&kept)
+            .function(dense.activation);
+        let note = format!("{} rows of {} to {}", dense.rows, dense.inputs, dense.outputs);
+        self.step("Matrix", numbers, false, false, note);
+        Ok(())
+    }
+
+    fn conv(&mut self, conv: &Conv, pool: Option<&Pool>, from: ValueId, into: ValueId) -> Result<()> {
+        let whole = self.whole(from, into)?;
+        let bias =
+            conv.bias.iter().flat_map(|bias| bias.iter().copied()).chain(no_bias(conv.bias.as_deref(), conv.outputs));
+        let weights = self.constant(conv.weights.iter().copied().chain(bias));
+        let kept = self.numbers_of_block((conv.weights.len() + conv.outputs) as u32);
+        let out = self.share(into);
+        let [rows, columns] = pool.map_or_else(|| conv.sliding.output(), |pool| pool.sliding.output());
+        let (kernel, step) = pool.map_or(([1, 1], [1, 1]), |pool| (pool.sliding.kernel, pool.sliding.strides));
+        let pools = match pool.map(|pool| pool.kind) {
+            None => 0,
+            Some(PoolKind::Max) => 1,
+            Some(PoolKind::Average | PoolKind::AverageWithPadding) => 2,
+        };
+        let numbers = sliding(self.common(into), &conv.sliding)
+            .int("out", out)
+            .int("in", whole.offset)
+            .int("in_bytes", whole.copy_bytes)
+            .int("group_channels", conv.sliding.channels / conv.groups)
+            .int("group_outputs", conv.outputs / conv.groups)
+            .int("pool_rows", kernel[0])
+            .int("pool_columns", kernel[1])
+            .int("pool_step_rows", step[0])
+            .int("pool_step_columns", step[1])
+            .int("pools", pools)
+            .int("pooled_columns", columns)
+            .int("pooled", rows * columns)
+            .int("weights", weights)
+            .text(&kept)
+            .function(conv.activation);
+        let [height, width] = conv.sliding.kernel;
+        let pooled = pool.map_or(String::new(), |_| format!(", pooled by {}x{}", kernel[0], kernel[1]));
+        let note = format!(
+            "conv {height}x{width}, {} to {} channels of {rows}x{columns}{pooled}",
+            conv.sliding.channels, conv.outputs
+        );
+        self.step("Conv", numbers, false, false, note);
+        Ok(())
+    }
+
+    fn pool(&mut self, pool: &Pool, from: ValueId, into: ValueId) -> Result<()> {
+        let whole = self.whole(from, into)?;
+        let out = self.share(into);
+        let [rows, columns] = pool.sliding.output();
+        let numbers = sliding(self.common(into), &pool.sliding)
+            .int("out", out)
+            .int("in", whole.offset)
+            .int("in_bytes", whole.copy_bytes)
+            .int("out_columns", columns)
+            .int("places", rows * columns)
+            .int("behind_rows", pool.sliding.behind[0])
+            .int("behind_columns", pool.sliding.behind[1])
+            .truth("mean", pool.kind != PoolKind::Max)
+            .truth("counts_padding", pool.kind == PoolKind::AverageWithPadding);
+        self.step(
+            "Pool",
+            numbers,
+            false,
+            false,
+            format!("pool to {} channels of {rows}x{columns}", pool.sliding.channels),
+        );
+        Ok(())
+    }
+
+    fn recurrent(&mut self, of: &Recurrent, from: ValueId, into: ValueId) -> Result<()> {
+        let gru = match of.cell {
+            Cell::Lstm => false,
+            Cell::Gru { linear_before_reset: true } => true,
+            Cell::Gru { linear_before_reset: false } => {
+                return Err(unsupported("a GRU with its reset gate before the matrix".into())
+                    .advice("export it as PyTorch does (linear_before_reset = 1)"));
+            }
+        };
+        let (threads, units, inputs) = (self.threads, of.units as u32, of.inputs as u32);
+        if self.blocks > 1 {
+            return Err(
+                unsupported("a recurrent network over several blocks".into()).expected("one that fits one block")
+            );
+        }
+        let lanes = match () {
+            () if units * 8 <= threads => 8,
+            () if units * 4 <= threads => 4,
+            () => {
+                return Err(
+                    unsupported(format!("{units} units")).expected(format!("at most {} in a block", threads / 4))
+                );
+            }
+        };
+        let whole = self.whole(from, into)?;
+        let (stride, state_stride) = (inputs.next_multiple_of(4 * lanes), units.next_multiple_of(4 * lanes));
+        let (row4, state4) = (stride / 4 / lanes, state_stride / 4 / lanes);
+        let k4 = row4 + state4;
+        let gates = of.cell.gates() as u32;
+        let weight = |thread: u32, n: u32, e: u32| {
+            let (unit, part, gate, k) = (thread / lanes, thread % lanes, n / k4, n % k4);
+            if unit >= units || gate >= gates {
+                return 0.0;
+            }
+            let row = (gate * units + unit) as usize;
+            let place = |k: u32| ((k * lanes + part) * 4 + e) as usize;
+            if k < row4 {
+                let at = place(k);
+                if at < of.inputs { of.weights[row * of.inputs + at] } else { 0.0 }
+            } else {
+                let at = place(k - row4);
+                if at < of.units { of.recurrent[row * of.units + at] } else { 0.0 }
+            }
+        };
+        let all = (0..4 * k4)
+            .flat_map(|n| (0..threads).flat_map(move |thread| (0..4).map(move |e| weight(thread, n, e))))
+            .collect::<Vec<_>>();
+        let weights = self.constant(all);
+        let bias = (0..of.units).flat_map(|unit| {
+            (0..4).map(move |gate| {
+                let (row, state) = (
+                    |gate: usize| of.bias[gate * of.units + unit],
+                    |gate: usize| of.recurrent_bias[gate * of.units + unit],
+                );
+                match (gru, gate) {
+                    (true, 2) => row(2),
+                    (true, 3) => state(2),
+                    _ => row(gate) + state(gate),
+                }
+            })
+        });
+        let bias = self.constant(bias.collect::<Vec<_>>());
+        let cell = of.initial_cell.iter().copied().chain(std::iter::repeat(0.0)).take(of.units);
+        let initial = self.constant(of.initial.iter().copied().chain(cell).collect::<Vec<_>>());
+        let kept = self.weights_of_threads(16 * k4);
+        let (rows, state) = (self.scratch(of.steps as u32 * stride), self.scratch(2 * state_stride));
+        let out = self.share(into);
+        let numbers = self
+            .common(into)
+            .int("steps", of.steps)
+            .int("inputs", inputs)
+            .int("units", units)
+            .truth("gru", gru)
+            .int("lanes", lanes)
+            .int("in", whole.offset)
+            .int("in_bytes", whole.copy_bytes)
+            .int("rows", rows)
+            .int("stride", stride)
+            .int("state", state)
+            .int("state_stride", state_stride)
+            .int("weights", weights)
+            .text(&kept)
+            .int("bias", bias)
+            .int("initial", initial)
+            .truth("emits_all", of.emit != Emit::Last)
+            .truth("emits_cell", of.emit == Emit::AllAndCell && !gru)
+            .int("out", out);
+        let name = if gru { "GRU" } else { "LSTM" };
+        let note = format!("{name} of {units} units, {} steps of {inputs}, {lanes} lanes a unit", of.steps);
+        self.step("Recurrent", numbers, false, false, note);
+        Ok(())
+    }
+
+    /// What writes each element from its place alone, or from its row.
+    fn each(&mut self, operation: &Operation, reads: &[ValueId], into: ValueId) -> Result<()> {
+        let mut values = Vec::new();
+        for &id in reads {
+            values.push(match operation {
+                // Element by element, in the same order: shares will do.
+                Operation::Activation(_) | Operation::Affine(_) | Operation::Elementwise(_) => {
+                    let (offset, each) = (self.share_of_whole(id), self.place(id).each);
+                    format!("(shared({offset}) - b.rank * {each}u)")
+                }
+                _ => {
+                    let whole = self.whole(id, into)?;
+                    format!("whole<{}, {}>(b)", whole.offset, whole.copy_bytes)
+                }
+            });
+        }
+        let (formula, note) = self.formula(operation, &values)?;
+        let out = self.share(into);
+        let text =
+            format!("  static __device__ float at(const Block& b, const Turn& turn, u32 i) {{\n    {formula}\n  }}\n");
+        let numbers = self.common(into).int("out", out).text(&text);
+        self.step("Each", numbers, false, true, note);
+        Ok(())
+    }
+
+    fn formula(&mut self, operation: &Operation, of: &[String]) -> Result<(String, String)> {
+        Ok(match operation {
+            Operation::Activation(activation) => {
+                let (name, alpha) = function(Some(*activation));
+                let text = format!("return apply<Function::{name}>({}[i], {});", of[0], literal(alpha));
+                (text, format!("{name}"))
+            }
+            Operation::Affine(affine) => {
+                let (scale, shift) =
+                    (self.constant(affine.scale.iter().copied()), self.constant(affine.shift.iter().copied()));
+                let Along { length, inner, .. } = affine.along;
+                let text = format!(
+                    "const u32 c = i / {inner} % {length};\n    return fmaf({}[i], constant(turn.constants + {scale} + 4 * c), constant(turn.constants + {shift} + 4 * c));",
+                    of[0]
+                );
+                (text, "scale and shift".into())
+            }
+            Operation::Elementwise(kind) => {
+                let (sign, name) = match kind {
+                    Elementwise::Add => ("+", "sum"),
+                    Elementwise::Subtract => ("-", "difference"),
+                    Elementwise::Multiply => ("*", "product"),
+                };
+                (format!("return {}[i] {sign} {}[i];", of[0], of[1]), format!("{name} of two"))
+            }
+            Operation::Softmax { rows, columns } => {
+                let text = format!("return softmax({} + i / {columns} * {columns}, {columns}, i % {columns});", of[0]);
+                (text, format!("softmax over {rows} rows of {columns}"))
+            }
+            Operation::LayerNorm(LayerNorm { rows, width, epsilon, scale, shift }) => {
+                let mut text = format!(
+                    "const float x = layer_norm({} + i / {width} * {width}, {width}, i % {width}, {});\n    return ",
+                    of[0],
+                    literal(*epsilon)
+                );
+                let mut number = |of: &[f32]| {
+                    let at = self.constant(of.iter().copied());
+                    format!("constant(turn.constants + {at} + 4 * (i % {width}))")
+                };
+                let scaled = scale.as_deref().map_or("x".to_owned(), |scale| format!("x * {}", number(scale)));
+                let shifted = shift.as_deref().map_or(String::new(), |shift| format!(" + {}", number(shift)));
+                let _ = write!(text, "{scaled}{shifted};");
+                (text, format!("layer norm over {rows} rows of {width}"))
+            }
+            Operation::Concat { parts, .. } => {
+                let total: usize = parts.iter().sum();
+                let mut text = format!("const u32 o = i / {total};\n    u32 r = i % {total};\n");
+                for (value, part) in of.iter().zip(parts) {
+                    let _ = write!(text, "    if (r < {part}) return {value}[o * {part} + r];\n    r -= {part};\n");
+                }
+                text += "    return 0.f;";
+                (text, format!("{} values side by side", parts.len()))
+            }
+            Operation::Transpose { shape, order } => {
+                let mut inner: usize = shape.iter().product();
+                let terms = order.iter().map(|&axis| {
+                    inner /= shape[axis];
+                    let stride: usize = shape[axis + 1..].iter().product();
+                    format!("i / {inner} % {} * {stride}", shape[axis])
+                });
+                (
+                    format!("return {}[{}];", of[0], terms.collect::<Vec<_>>().join(" + ")),
+                    format!("{shape:?} by {order:?}"),
+                )
+            }
+            Operation::Slice(slice) => {
+                let Along { length, inner, .. } = slice.along;
+                let text = format!(
+                    "const int at = {} + int(i / {inner} % {count}) * ({step});\n    return {}[(i / {} * {length} + u32(at)) * {inner} + i % {inner}];",
+                    slice.start,
+                    of[0],
+                    slice.count * inner,
+                    count = slice.count,
+                    step = slice.step
+                );
+                (text, format!("{} of {length} places", slice.count))
+            }
+            Operation::Pad(pad) => {
+                let Along { length, inner, .. } = pad.along;
+                let padded = pad.before + length + pad.behind;
+                let text = format!(
+                    "const u32 at = i / {inner} % {padded} - {}u;\n    return at < {length}u ? {}[(i / {} * {length} + at) * {inner} + i % {inner}] : {};",
+                    pad.before,
+                    of[0],
+                    padded * inner,
+                    literal(pad.value)
+                );
+                (text, format!("{length} places padded to {padded}"))
+            }
+            other => return Err(unsupported(format!("{other:?}").chars().take(60).collect())),
+        })
+    }
+}
+
+/// Zeros for those that have no bias.
+fn no_bias(bias: Option<&[f32]>, outputs: usize) -> impl Iterator<Item = f32> + use<> {
+    std::iter::repeat_n(0.0, if bias.is_some() { 0 } else { outputs })
+}
+
+fn sliding(numbers: Numbers, of: &Sliding) -> Numbers {
+    let mut numbers = numbers;
+    for (axis, name) in ["rows", "columns"].into_iter().enumerate() {
+        numbers = numbers
+            .int(name, of.size[axis])
+            .int(&format!("kernel_{name}"), of.kernel[axis])
+            .int(&format!("stride_{name}"), of.strides[axis])
+            .int(&format!("dilation_{name}"), of.dilations[axis])
+            .int(&format!("before_{name}"), of.before[axis]);
+    }
+    numbers
+}

@@ -1,0 +1,397 @@
+//! The kernels of resident engines, compiled for the host and run with a fiber for each CUDA thread (`common/emulated.h`):
+//! answers against the plain executor, turns that end and are followed by others, calls that come meanwhile. No GPU.
+
+mod common;
+#[path = "common/onnx.rs"]
+mod onnx;
+#[path = "common/random_network.rs"]
+mod random_network;
+
+use std::ffi::{CString, c_void};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use common::{model, normalization, root};
+use random_network::{Growing, Random};
+use tickrt::onnx::Model;
+use tickrt::resident::budget::Hardware;
+use tickrt::resident::lower;
+use tickrt::resident::network::Network;
+use tickrt::resident::program::{Options, Program, program_with};
+use tickrt::resident::reference::{self, Accumulation};
+use tickrt::{DataType, Normalization, Normalizer, Shapes, Stats};
+
+/// As kernels/resident/turn.cuh has it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Turn {
+    constants: u64,
+    input: u64,
+    answer: u64,
+    progress: u64,
+    report: u64,
+    limit_ns: u64,
+    reserved: u64,
+    input_stride: u32,
+    answer_stride: u32,
+    depth: u32,
+    flags: u32,
+}
+
+type RunTurn = unsafe extern "C" fn(*const Turn, u32, u32, u64) -> u32;
+
+const UNITS: usize = 8192;
+const DEPTH: usize = 2;
+
+/// What host and kernel share.
+struct Memory {
+    constants: Vec<[u64; 2]>,
+    input: Vec<AtomicU64>,
+    answer: Vec<AtomicU64>,
+    progress: AtomicU64,
+    report: [AtomicU64; 16],
+}
+
+/// A kernel whose turns run on a thread, one behind the other.
+struct Emulated {
+    memory: Arc<Memory>,
+    ends: Arc<AtomicBool>,
+    turns: Option<std::thread::JoinHandle<()>>,
+    words: usize,
+    answers: usize,
+    call: u64,
+}
+
+fn compile(program: &Program) -> RunTurn {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, library) = (folder.path().join("kernel.cc"), folder.path().join("kernel.so"));
+    let include = |name: &str| {
+        format!("#include \"{}\"\n", root().join("tests/common").join(name).canonicalize().unwrap().display())
+    };
+    let text = include("emulated.h") + &program.source + &include("emulated_run.h");
+    std::fs::write(&source, text).unwrap();
+    if let Some(kept) = std::env::var_os("TICKRT_KEEP_SOURCE") {
+        std::fs::copy(&source, kept).unwrap();
+    }
+    let compiled = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()))
+        .args([
+            "-std=c++17",
+            "-O1",
+            "-ffp-contract=off",
+            "-fno-strict-aliasing",
+            "-shared",
+            "-fno-gnu-unique",
+            "-fPIC",
+            "-Wall",
+            "-Wextra",
+        ])
+        .args([
+            "-Werror",
+            "-Wno-unknown-pragmas",
+            "-Wno-unused-parameter",
+            "-Wno-type-limits",
+            "-Wno-unused-but-set-variable",
+        ])
+        .arg(&source)
+        .arg("-o")
+        .arg(&library)
+        .output()
+        .unwrap();
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    let path = CString::new(library.to_str().unwrap()).unwrap();
+    // SAFETY: opens the library just made, which has no initialisers, and leaves it open.
+    unsafe {
+        let handle: *mut c_void = libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
+        assert!(!handle.is_null());
+        let run = libc::dlsym(handle, c"tickrt_run_turn".as_ptr());
+        assert!(!run.is_null());
+        std::mem::transmute::<*mut c_void, RunTurn>(run)
+    }
+}
+
+impl Emulated {
+    fn start(program: &Program, words: usize, answers: usize, turn: Duration) -> Self {
+        Self::start_at(program, words, answers, turn, 1)
+    }
+
+    /// Its first call has this number.
+    fn start_at(program: &Program, words: usize, answers: usize, limit: Duration, first: u64) -> Self {
+        let run = compile(program);
+        let unit = |_| AtomicU64::new(0xdead_beef);
+        let mut constants = vec![[0_u64; 2]; program.constants.len().div_ceil(16)];
+        bytemuck::cast_slice_mut::<_, u8>(&mut constants)[..program.constants.len()]
+            .copy_from_slice(&program.constants);
+        let memory = Arc::new(Memory {
+            constants,
+            input: (0..DEPTH * UNITS).map(unit).collect(),
+            answer: (0..DEPTH * UNITS).map(unit).collect(),
+            progress: AtomicU64::new(first),
+            report: Default::default(),
+        });
+        let ends = Arc::new(AtomicBool::new(false));
+        let (blocks, threads) = (program.blocks, program.threads);
+        let (theirs, ended) = (Arc::clone(&memory), Arc::clone(&ends));
+        let turns = std::thread::spawn(move || {
+            let turn = Turn {
+                constants: theirs.constants.as_ptr() as u64,
+                input: theirs.input.as_ptr() as u64,
+                answer: theirs.answer.as_ptr() as u64,
+                progress: theirs.progress.as_ptr() as u64,
+                report: theirs.report.as_ptr() as u64,
+                limit_ns: limit.as_nanos() as u64,
+                reserved: 0,
+                input_stride: (UNITS * 8) as u32,
+                answer_stride: (UNITS * 8) as u32,
+                depth: DEPTH as u32,
+                flags: 0,
+            };
+            for seed in 0.. {
+                if ended.load(Ordering::Acquire) {
+                    break;
+                }
+                // SAFETY: the library's function, with memory that lives as long as this thread.
+                let left = unsafe { run(&raw const turn, blocks, threads, seed) };
+                assert_eq!(left, 0, "threads that hang in turn {seed}");
+            }
+        });
+        Self { memory, ends, turns: Some(turns), words, answers, call: first - 1 }
+    }
+
+    fn slot(&self, call: u64) -> usize {
+        ((call - 1) % DEPTH as u64) as usize
+    }
+
+    fn submit(&mut self, words: &[u32]) -> u64 {
+        assert_eq!(words.len(), self.words);
+        self.call += 1;
+        let units = &self.memory.input[self.slot(self.call) * UNITS..];
+        for (i, unit) in units.iter().enumerate().take(self.words.next_multiple_of(2)) {
+            let word = words.get(i).copied().unwrap_or(0);
+            unit.store(self.call << 32 | u64::from(word), Ordering::Release);
+        }
+        self.call
+    }
+
+    fn wait(&self, call: u64) -> Vec<f32> {
+        let units = &self.memory.answer[self.slot(call) * UNITS..][..self.answers];
+        let until = Instant::now() + Duration::from_secs(60);
+        let tag = u64::from((call << 8) as u32);
+        let word = |unit: &AtomicU64| {
+            let value = unit.load(Ordering::Acquire);
+            (value >> 32 == tag).then_some(f32::from_bits(value as u32))
+        };
+        loop {
+            if let Some(answer) = units.iter().map(word).collect::<Option<Vec<f32>>>() {
+                return answer;
+            }
+            assert!(Instant::now() < until, "no answer to call {call}");
+            assert!(!self.turns.as_ref().unwrap().is_finished(), "the turns have failed");
+            std::thread::yield_now();
+        }
+    }
+
+    /// `input` as it is handed over.
+    fn infer(&mut self, input: &[u8]) -> Vec<f32> {
+        let mut words = vec![0_u32; input.len().div_ceil(4)];
+        bytemuck::cast_slice_mut(&mut words)[..input.len()].copy_from_slice(input);
+        let call = self.submit(&words);
+        self.wait(call)
+    }
+
+    fn report(&self, word: usize) -> u64 {
+        self.memory.report[word].load(Ordering::Acquire)
+    }
+
+    fn stop(&self) {
+        let next = self.call + 1;
+        let tag = u64::from(next as u32 ^ 0x8000_0000);
+        self.memory.input[self.slot(next) * UNITS].store(tag << 32, Ordering::Release);
+    }
+}
+
+impl Drop for Emulated {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Release);
+        self.stop();
+        let ended = self.turns.take().unwrap().join();
+        assert!(ended.is_ok() || std::thread::panicking());
+    }
+}
+
+/// As it is handed over, nothing done to it.
+fn untouched(network: &Network, model: &Model) -> Normalizer {
+    let input = &model.inputs()[0];
+    let shape: Vec<i64> = vec![network.value(network.inputs[0]).count() as i64];
+    let tensor = tickrt::TensorInfo { shape: shape.clone(), ..input.clone() };
+    Normalizer::new(&Normalization::new(input.name.clone(), DataType::F32), &tensor, &shape, None).unwrap()
+}
+
+fn plain(network: &Network, input: &[f32]) -> Vec<f32> {
+    reference::run(network, &[input], Accumulation::F64).unwrap().concat()
+}
+
+fn difference(one: &[f32], other: &[f32]) -> f32 {
+    assert_eq!(one.len(), other.len());
+    let largest = other.iter().fold(1.0_f32, |largest, x| largest.max(x.abs()));
+    let apart =
+        one.iter().zip(other).map(|(a, b)| if a == b || (a.is_nan() && b.is_nan()) { 0.0 } else { (a - b).abs() });
+    apart.map(|apart| if apart.is_nan() { f32::INFINITY } else { apart }).fold(0.0, f32::max) / largest
+}
+
+/// Answers of the kernel to inputs of several sizes, against the plain executor's.
+fn agrees(name: &str, network: &Network, normalizer: &Normalizer, options: Options) {
+    let program = match program_with(network, normalizer, Hardware::H100, options) {
+        Ok(program) => program,
+        Err(error) => panic!("{name}: {error}"),
+    };
+    let answers = network.outputs.iter().map(|&id| network.value(id).count()).sum();
+    let words = normalizer.input_bytes().div_ceil(4);
+    let mut kernel = Emulated::start(&program, words, answers, Duration::from_secs(20));
+    let mut random = Random(5);
+    for bound in [1.0, 0.1, 4.0] {
+        let input: Vec<u8> = match normalizer.input_type() {
+            DataType::F32 => bytemuck::cast_slice(&random.floats(normalizer.count(), bound)).to_vec(),
+            DataType::F16 => {
+                let halves = random.floats(normalizer.count(), bound).into_iter().map(half::f16::from_f32);
+                halves.flat_map(half::f16::to_le_bytes).collect()
+            }
+            _ => (0..normalizer.input_bytes()).map(|_| random.of(0, 255) as u8).collect(),
+        };
+        let mut normalized = vec![0.0_f32; normalizer.count()];
+        // The bytes must lie as their type does.
+        let mut aligned = vec![0_u64; input.len().div_ceil(8)];
+        bytemuck::cast_slice_mut::<_, u8>(&mut aligned)[..input.len()].copy_from_slice(&input);
+        let raw = &bytemuck::cast_slice(&aligned)[..input.len()];
+        normalizer.apply(raw, bytemuck::cast_slice_mut(&mut normalized)).unwrap();
+        let (got, expected) = (kernel.infer(&input), plain(network, &normalized));
+        let apart = difference(&got, &expected);
+        let (blocks, notes) = (program.blocks, &program.notes);
+        assert!(apart < 3e-5, "{name} on {blocks} blocks: {apart}\n{got:?}\n{expected:?}\n{notes:#?}");
+    }
+}
+
+#[test]
+fn models_of_the_zoo_answer_as_the_plain_executor_does() {
+    for (name, blocks) in [
+        ("identity", None),
+        ("mlp_384", Some(16)),
+        ("mlp", Some(16)),
+        ("toy_cnn", Some(1)),
+        ("toy_cnn", Some(8)),
+        ("cnn_small", Some(16)),
+        ("lstm", None),
+        ("lstm_s", None),
+    ] {
+        let started = Instant::now();
+        let model = Model::read(model(&format!("{name}.onnx"))).unwrap();
+        let network = lower(&model, &Shapes::new()).unwrap();
+        agrees(name, &network, &untouched(&network, &model), Options { blocks, ..Options::default() });
+        println!("{name} on {blocks:?} blocks: {:.1?}", started.elapsed());
+    }
+}
+
+/// As trained models take their windows: scaled, features first, as bytes.
+#[test]
+fn inputs_are_normalised_as_the_scalar_version_does_it() {
+    for (name, blocks) in [("toy_cnn", 4), ("mlp", 8), ("mlp", 1), ("cnn_small", 16), ("cnn_small", 2), ("lstm", 1)] {
+        let model = Model::read(model(&format!("{name}.onnx"))).unwrap();
+        let network = lower(&model, &Shapes::new()).unwrap();
+        let shape: Vec<i64> = model.inputs()[0].shape.iter().map(|size| size.abs()).collect();
+        let normalizer = Normalizer::new(&normalization(name), &model.inputs()[0], &shape, None).unwrap();
+        agrees(name, &network, &normalizer, Options { blocks: Some(blocks), ..Options::default() });
+    }
+    let model = Model::read(model("mlp_384.onnx")).unwrap();
+    let (network, input) = (lower(&model, &Shapes::new()).unwrap(), &model.inputs()[0]);
+    for input_type in [DataType::F16, DataType::I16] {
+        let normalization = Normalization::new(input.name.clone(), input_type)
+            .stats(Stats::PerTensor { mean: [0.25], std: [3.0] })
+            .clamp(-0.5, 0.75);
+        let normalizer = Normalizer::new(&normalization, input, &input.shape, None).unwrap();
+        agrees("mlp_384", &network, &normalizer, Options { blocks: Some(8), ..Options::default() });
+    }
+}
+
+#[test]
+fn random_networks_answer_as_the_plain_executor_does() {
+    let mut refused = 0;
+    for seed in 0..24_u64 {
+        let (bytes, _) = Growing::random(seed * 7 + 1, 1 + seed as usize % 6);
+        let model = Model::from_bytes(bytes).unwrap();
+        let network = lower(&model, &Shapes::new()).unwrap();
+        let normalizer = untouched(&network, &model);
+        let blocks = Some([1, 2, 4][seed as usize % 3]);
+        for options in [Options { blocks, threads: Some(64), stamps: seed % 2 == 0 }, Options::default()] {
+            match program_with(&network, &normalizer, Hardware::H100, options) {
+                Ok(program) => {
+                    println!("network {seed} on {} blocks: {:?}", program.blocks, program.notes);
+                    agrees(&format!("network {seed}"), &network, &normalizer, options);
+                }
+                Err(error) => {
+                    println!("network {seed}: {error}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(refused <= 12, "{refused} of 48 were refused");
+}
+
+/// Turns of a few milliseconds, calls at any time: each is answered once, whichever turn it meets.
+#[test]
+fn calls_across_turns_are_each_answered_once() {
+    let model = Model::read(model("mlp_384.onnx")).unwrap();
+    let network = lower(&model, &Shapes::new()).unwrap();
+    for blocks in [1, 4] {
+        let options = Options { blocks: Some(blocks), threads: Some(128), stamps: true };
+        let program = program_with(&network, &untouched(&network, &model), Hardware::H100, options).unwrap();
+        // The wrap of the units' 32 bits is among the calls.
+        let first = (1 << 32) - 20;
+        let mut kernel = Emulated::start_at(&program, 256, 128, Duration::from_millis(3), first);
+        let mut random = Random(11);
+        let mut waiting: Vec<(u64, Vec<f32>)> = Vec::new();
+        for number in 0..60 {
+            let input = random.floats(256, 1.0);
+            let call = kernel.submit(bytemuck::cast_slice(&input));
+            waiting.push((call, plain(&network, &input)));
+            // Sometimes two are on their way.
+            while waiting.len() > number % 2 {
+                let (call, expected) = waiting.remove(0);
+                assert!(difference(&kernel.wait(call), &expected) < 3e-5, "call {call} on {blocks} blocks");
+            }
+            if number % 7 == 0 {
+                std::thread::sleep(Duration::from_millis(random.of(0, 8) as u64));
+            }
+        }
+        let last = waiting.pop();
+        last.into_iter().for_each(|(call, expected)| assert!(difference(&kernel.wait(call), &expected) < 3e-5));
+        let (turns, next) = (kernel.report(0), kernel.report(1));
+        assert!(turns > 2, "{turns} turns");
+        assert!(next > first && next <= kernel.call + 1, "{next}");
+        assert!(kernel.report(4) + kernel.report(5) > 0, "the stages take time");
+        println!("{blocks} blocks: {turns} turns, {} of them met a call", kernel.report(2));
+    }
+}
+
+/// A stop ends the turn and those behind it, and the next call begins anew.
+#[test]
+fn stop_ends_turns_at_once_and_the_next_call_is_answered() {
+    let model = Model::read(model("mlp_384.onnx")).unwrap();
+    let network = lower(&model, &Shapes::new()).unwrap();
+    let options = Options { blocks: Some(2), threads: Some(64), stamps: false };
+    let program = program_with(&network, &untouched(&network, &model), Hardware::H100, options).unwrap();
+    let mut kernel = Emulated::start(&program, 256, 128, Duration::from_secs(30));
+    let input = Random(3).floats(256, 1.0);
+    for round in 1..=3 {
+        assert!(difference(&kernel.infer(bytemuck::cast_slice(&input)), &plain(&network, &input)) < 3e-5);
+        let stopped = kernel.report(3);
+        kernel.stop();
+        let started = Instant::now();
+        while kernel.report(3) <= stopped + 1 {
+            assert!(started.elapsed() < Duration::from_secs(10), "round {round}: the turn goes on");
+            std::thread::yield_now();
+        }
+    }
+    assert_eq!(kernel.report(1), 4, "the next call's number");
+}
