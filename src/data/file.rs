@@ -36,9 +36,11 @@ impl ArrayFile {
             let error = Error::new(ErrorKind::InvalidArgument, format!("read the array {}", path.display()));
             error.expected(fault.expected).got(fault.got).advice(fault.advice)
         })?;
-        if length < (head.data + head.bytes) as u64 {
+        // A header may say whatever it likes.
+        let whole = (head.data as u64).saturating_add(head.bytes as u64);
+        if length < whole {
             return Err(Error::new(ErrorKind::InvalidArgument, format!("read the array {}", path.display()))
-                .expected(format!("{} bytes", head.data + head.bytes))
+                .expected(format!("{whole} bytes"))
                 .got(format!("{length}: a truncated file"))
                 .advice("copy the file again"));
         }
@@ -205,6 +207,10 @@ mod tests {
         Array::new(&[4], Values::F32(vec![1.0; 4])).unwrap().write_npy(&path).unwrap();
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert!(ArrayFile::open_npy(&path).unwrap_err().to_string().contains("truncated"));
+        // Whose last byte has no number.
+        let head = npy::encode_head(&[usize::MAX / 4], DataType::F32);
+        std::fs::write(&path, &head).unwrap();
         assert!(ArrayFile::open_npy(&path).unwrap_err().to_string().contains("truncated"));
     }
 }

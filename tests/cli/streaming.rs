@@ -110,6 +110,12 @@ fn stream_that_cannot_be_says_why() {
     let whole = std::fs::read(&input).unwrap();
     let cut = tool.file("cut.npy", &whole[..whole.len() - 1]);
     stream(&tool, "toy_cnn", &cut, &["--output=a.npy"]).must(2, &["a truncated file"]);
+    let mut nothing = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+    let shape = "(0, 1099511627776, 1099511627776)";
+    let head = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
+    nothing.extend(format!("{head:<117}\n").bytes());
+    let nothing = tool.file("nothing.npy", &nothing);
+    stream(&tool, "toy_cnn", &nothing, &["--output=a.npy"]).must(2, &["expected samples of 256 elements"]);
     let mut values = vec![0.0_f32; 3 * 256];
     values[300] = f32::NAN;
     let nan = tool.array("nan.npy", &[3, 32, 8], Values::F32(values));

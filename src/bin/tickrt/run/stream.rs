@@ -235,8 +235,9 @@ impl Input {
                 path.display()
             )));
         }
-        let samples_first = file.shape().iter().skip(1).product::<usize>() == count;
-        if file.count() == 0 || !(samples_first || file.shape().iter().product::<usize>() == count) {
+        // In this order: of an array of nothing the other dimensions may be of any size.
+        let fits = || file.shape().iter().skip(1).product::<usize>() == count || file.count() == count;
+        if file.count() == 0 || !fits() {
             return Err(Failure::usage(format!(
                 "{}: expected samples of {count} elements along axis 0, got an array of {:?}",
                 path.display(),
