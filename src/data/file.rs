@@ -117,7 +117,7 @@ impl ArrayWriter {
         let head = npy::encode_head(shape, data_type);
         let bytes = (head.len() + shape.iter().product::<usize>() * data_type.size()) as u64;
         let file = OpenOptions::new().read(true).write(true).create(!keep).truncate(!keep).open(path);
-        let file = file.map_err(|error| failed("write", path, &error))?;
+        let file = file.map_err(|error| failed(if keep { "go on with" } else { "write" }, path, &error))?;
         if keep {
             let mut found = vec![0; head.len()];
             let same = file.read_exact_at(&mut found, 0).is_ok() && found == head;
@@ -169,7 +169,7 @@ fn open(path: &Path) -> Result<(File, u64)> {
 fn failed(what: &str, path: &Path, error: &std::io::Error) -> Error {
     let advice = match error.kind() {
         std::io::ErrorKind::NotFound if what == "read" => "check the path",
-        std::io::ErrorKind::NotFound => "make its folder first",
+        std::io::ErrorKind::NotFound if what == "write" => "make its folder first",
         std::io::ErrorKind::StorageFull => "the disk is full: free some of it",
         _ => "",
     };

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tickrt::data::{Array, Values};
 
+use crate::onnx;
 use crate::support::{Ended, Tool, model};
 
 /// The arguments that run `name` on the CPU on `input`.
@@ -82,6 +83,11 @@ fn run_killed_in_the_middle_goes_on_and_ends_with_the_same_bits() {
     let other = ["--stream", "--output=scores.npy"];
     let refused = tool.run(&arguments("toy_cnn", "years.npy", &other));
     refused.must(2, &["is of another run", "the engine or model is not as it was", "remove it"]);
+    let aside = || std::fs::rename(tool.path("scores.npy.part"), tool.path("aside")).unwrap();
+    aside();
+    let gone = tool.run(&run("scores.npy"));
+    gone.must(2, &["go on with scores.npy.part: no such file", "scores.npy.resume", "remove that to begin anew"]);
+    std::fs::rename(tool.path("aside"), tool.path("scores.npy.part")).unwrap();
     let ended = tool.run(&run("scores.npy"));
     assert!(ended.must(0, &[]).stderr.contains("goes on after sample"), "{}", ended.stderr);
     let before = ended.stdout.lines().find(|line| line.contains("of them before")).unwrap().to_owned();
@@ -116,6 +122,12 @@ fn stream_that_cannot_be_says_why() {
     nothing.extend(format!("{head:<117}\n").bytes());
     let nothing = tool.file("nothing.npy", &nothing);
     stream(&tool, "toy_cnn", &nothing, &["--output=a.npy"]).must(2, &["expected samples of 256 elements"]);
+    stream(&tool, "toy_cnn", &input, &["--output=a.npy", "--output=nowhere/b.npy"]).must(2, &["make its folder first"]);
+    assert!(!tool.path("a.npy.part").exists(), "the first output's, when the second cannot be");
+    for way in [&["--stream"][..], &[]] {
+        let twice = [way, &["--output=a.npy", "--output=./a.npy"]].concat();
+        tool.run(&arguments("toy_cnn", &input, &twice)).must(2, &["./a.npy is named twice"]);
+    }
     let mut values = vec![0.0_f32; 3 * 256];
     values[300] = f32::NAN;
     let nan = tool.array("nan.npy", &[3, 32, 8], Values::F32(values));
@@ -125,4 +137,28 @@ fn stream_that_cannot_be_says_why() {
     assert_eq!(left.contains(&"a.npy.part".to_owned()), left.contains(&"a.npy.resume".to_owned()), "{left:?}");
     tool.file("b.npy.resume", b"{}");
     stream(&tool, "toy_cnn", &input, &["--output=b.npy"]).must(2, &["read the resume file", "remove it to begin anew"]);
+}
+
+#[test]
+fn run_of_another_output_is_not_gone_on_with() {
+    let tool = Tool::new();
+    if tool.on_cpu().is_none() {
+        return;
+    }
+    let nodes = [onnx::node("a", "Abs", &["input"], &["one"]), onnx::node("b", "Neg", &["input"], &["two"])];
+    let values = ["input", "one", "two"].map(|name| onnx::value(name, &[1, 4]));
+    let [input, outputs @ ..] = values;
+    tool.file("two.onnx", &onnx::model_with(vec![], nodes.into(), vec![input], outputs.into()));
+    tool.array("x.npy", &[3, 4], Values::F32(vec![1.0; 12]));
+    // All is done but for the last step, which this stands in the way of.
+    std::fs::create_dir(tool.path("y.npy")).unwrap();
+    let run = |output: &str| {
+        let output = format!("--output={output}:y.npy");
+        tool.run(&["run", "--stream", "--chain=ort-cpu", "--onnx=two.onnx", "--input=x.npy", &output])
+    };
+    run("one").must(2, &["write y.npy"]);
+    run("two").must(2, &["is of another run", "the output is not as it was"]);
+    std::fs::remove_dir(tool.path("y.npy")).unwrap();
+    run("one").must(0, &["3, 3 of them before"]);
+    assert_eq!(Array::read_npy(tool.path("y.npy")).unwrap().values, Values::F32(vec![1.0; 12]));
 }
