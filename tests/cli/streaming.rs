@@ -146,19 +146,41 @@ fn run_of_another_output_is_not_gone_on_with() {
         return;
     }
     let nodes = [onnx::node("a", "Abs", &["input"], &["one"]), onnx::node("b", "Neg", &["input"], &["two"])];
-    let values = ["input", "one", "two"].map(|name| onnx::value(name, &[1, 4]));
-    let [input, outputs @ ..] = values;
+    let [input, outputs @ ..] = ["input", "one", "two"].map(|name| onnx::value(name, &[1, 4]));
     tool.file("two.onnx", &onnx::model_with(vec![], nodes.into(), vec![input], outputs.into()));
-    tool.array("x.npy", &[3, 4], Values::F32(vec![1.0; 12]));
-    // All is done but for the last step, which this stands in the way of.
-    std::fs::create_dir(tool.path("y.npy")).unwrap();
+    const SAMPLES: usize = 300_000;
+    tool.array("x.npy", &[SAMPLES, 4], Values::F32(vec![1.0; 4 * SAMPLES]));
     let run = |output: &str| {
-        let output = format!("--output={output}:y.npy");
-        tool.run(&["run", "--stream", "--chain=ort-cpu", "--onnx=two.onnx", "--input=x.npy", &output])
+        ["run", "--stream", "--chain=ort-cpu", "--onnx=two.onnx", "--input=x.npy"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain([format!("--output={output}:scores.npy")])
+            .collect::<Vec<_>>()
     };
-    run("one").must(2, &["write y.npy"]);
-    run("two").must(2, &["is of another run", "the output is not as it was"]);
-    std::fs::remove_dir(tool.path("y.npy")).unwrap();
-    run("one").must(0, &["3, 3 of them before"]);
-    assert_eq!(Array::read_npy(tool.path("y.npy")).unwrap().values, Values::F32(vec![1.0; 12]));
+    kill_in_the_middle(&tool, &run("one"));
+    tool.run(&run("two")).must(2, &["is of another run", "the output is not as it was"]);
+    tool.run(&run("one")).must(0, &[]);
+    assert_eq!(Array::read_npy(tool.path("scores.npy")).unwrap().values, Values::F32(vec![1.0; 4 * SAMPLES]));
+}
+
+#[test]
+fn stream_replaces_regular_files_alone() {
+    let tool = Tool::new();
+    if tool.on_cpu().is_none() {
+        return;
+    }
+    let input = model("data/nasdaq_windows.npy");
+    let socket = std::os::unix::net::UnixListener::bind(tool.path("socket")).unwrap();
+    std::fs::create_dir(tool.path("folder")).unwrap();
+    for (name, what) in [("socket", "socket"), ("folder", "a directory")] {
+        let ended = stream(&tool, "toy_cnn", &input, &[&format!("--output={name}")]);
+        ended.must(2, &["expected a regular file", what]);
+        assert!(!tool.path(name).is_file(), "{name} is still there");
+    }
+    drop(socket);
+    std::os::unix::fs::symlink("folder/a.npy", tool.path("link.npy")).unwrap();
+    tool.file("folder/a.npy", b"older");
+    stream(&tool, "toy_cnn", &input, &["--output=link.npy"]).must(0, &[]);
+    assert!(tool.path("link.npy").is_symlink(), "what it points at was replaced");
+    assert_eq!(Array::read_npy(tool.path("folder/a.npy")).unwrap().shape, [1709, 3]);
 }

@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use tickrt::backend::Signature;
 use tickrt::data::{ArrayFile, ArrayWriter, Values};
-use tickrt::{BackendKind, DataType, Device, Error, Predictor, SessionConfig, Ticket};
+use tickrt::{BackendKind, DataType, Device, Error, ErrorKind, Predictor, SessionConfig, Ticket};
 
 use super::{Args, outputs, parity};
 use crate::answers;
@@ -126,7 +126,10 @@ struct Output {
     data_type: DataType,
     writer: Option<ArrayWriter>,
     temporary: PathBuf,
+    /// As it was named.
     path: PathBuf,
+    /// What is replaced in the end.
+    target: PathBuf,
 }
 
 impl Job {
@@ -177,6 +180,7 @@ impl Job {
                 )));
             }
             answers::empty(of)?;
+            let target = target(&file.path)?;
             self.outputs.push(Output {
                 number,
                 name: name.clone(),
@@ -184,8 +188,9 @@ impl Job {
                 shape: [&[self.samples], &rest[..]].concat(),
                 data_type: of.data_type,
                 writer: None,
-                temporary: beside(&file.path, "part"),
+                temporary: beside(&target, "part"),
                 path: file.path.clone(),
+                target,
             });
         }
         Ok(())
@@ -242,7 +247,7 @@ impl Job {
         self.sync()?;
         for output in &mut self.outputs {
             output.writer = None;
-            std::fs::rename(&output.temporary, &output.path)
+            std::fs::rename(&output.temporary, &output.target)
                 .map_err(|error| Failure::usage(format!("write {}: {error}", output.path.display())))?;
         }
         Ok(())
@@ -381,6 +386,20 @@ impl Files {
 
     fn remove(&self) {
         let _ = std::fs::remove_file(&self.resume);
+    }
+}
+
+/// The file that is replaced at `path`: of a symbolic link what it points at. A rename would put a file in the place of anything,
+/// for root in that of /dev/null.
+fn target(path: &Path) -> Outcome<PathBuf> {
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    match std::fs::metadata(&target).map(|found| (found.is_file(), found.is_dir())) {
+        Ok((false, is_dir)) => Err(Error::new(ErrorKind::Io, format!("write {}", path.display()))
+            .expected("a regular file")
+            .got(if is_dir { "a directory" } else { "a device, FIFO or socket" })
+            .advice("name a file")
+            .into()),
+        _ => Ok(target),
     }
 }
 
