@@ -103,17 +103,18 @@ pub struct ArrayWriter {
 }
 
 impl ArrayWriter {
-    /// Makes the file at its whole size, with zeros for elements, or opens the one that is there and keeps its elements.
+    /// Makes the file at its whole size, with zeros for elements, or opens the one that is there and keeps its elements. Bools are
+    /// written as the bytes that they are, as [`Values`] has them.
     ///
     /// # Errors
     /// [`ErrorKind::Io`]; [`ErrorKind::InvalidArgument`] if the one that is there is another array, or a type that NumPy lacks.
     pub fn open(path: impl AsRef<Path>, shape: &[usize], data_type: DataType, keep: bool) -> Result<Self> {
         let path = path.as_ref();
-        if Values::empty(data_type).is_none() {
+        let Some(data_type) = Values::empty(data_type).map(|values| values.data_type()) else {
             return Err(Error::new(ErrorKind::InvalidArgument, format!("write {}", path.display()))
                 .expected("a type that NumPy has")
                 .got(data_type.to_string()));
-        }
+        };
         let head = npy::encode_head(shape, data_type);
         let bytes = (head.len() + shape.iter().product::<usize>() * data_type.size()) as u64;
         let file = OpenOptions::new().read(true).write(true).create(!keep).truncate(!keep).open(path);
@@ -198,6 +199,15 @@ mod tests {
         read.read_at(3, &mut two).unwrap();
         assert_eq!(bytemuck::pod_read_unaligned::<[f32; 2]>(&two), [4.0, 5.0]);
         assert_eq!(read.shape(), [3, 2]);
+    }
+
+    #[test]
+    fn bools_are_written_as_the_bytes_that_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npy");
+        let flags = Values::from_bytes(DataType::Bool, &[1, 0, 1]).unwrap();
+        ArrayWriter::open(&path, &[3], DataType::Bool, false).unwrap().write_at(0, &flags).unwrap();
+        assert_eq!(Array::read_npy(&path).unwrap().values, flags);
     }
 
     #[test]

@@ -184,3 +184,25 @@ fn stream_replaces_regular_files_alone() {
     assert!(tool.path("link.npy").is_symlink(), "what it points at was replaced");
     assert_eq!(Array::read_npy(tool.path("folder/a.npy")).unwrap().shape, [1709, 3]);
 }
+
+#[test]
+fn stream_of_bools_is_of_the_bytes_that_they_are() {
+    let tool = Tool::new();
+    if tool.on_cpu().is_none() {
+        return;
+    }
+    let [mut flags, mut inverse] = ["flags", "inverse"].map(|name| onnx::value(name, &[1, 4]));
+    for value in [&mut flags, &mut inverse] {
+        value.kind.as_mut().unwrap().tensor.as_mut().unwrap().element = 9;
+    }
+    let not = vec![onnx::node("not", "Not", &["flags"], &["inverse"])];
+    tool.file("not.onnx", &onnx::model(not, vec![flags], vec![inverse]));
+    tool.array("flags.npy", &[2, 4], Values::U8(vec![0, 1, 0, 1, 1, 1, 0, 0]));
+    for way in [&["--stream"][..], &[]] {
+        let all =
+            [&["run", "--chain=ort-cpu", "--onnx=not.onnx", "--input=flags.npy", "--output=out.npy"], way].concat();
+        tool.run(&all).must(0, &[]);
+        let out = Array::read_npy(tool.path("out.npy")).unwrap();
+        assert_eq!((&out.shape[..], out.values), (&[2, 4][..], Values::U8(vec![1, 0, 1, 0, 0, 0, 1, 1])));
+    }
+}
