@@ -65,15 +65,15 @@ impl Metrics {
             Err(why) => (None, Some(why)),
         };
         let stop = Arc::new(AtomicBool::new(false));
-        let mut threads = Vec::new();
+        // From here on whatever fails ends the threads that there are.
+        let mut metrics = Self { address: taken, stop: Arc::clone(&stop), threads: Vec::new(), why_no_gpu };
         if let Some(gpu) = gpu.clone() {
             let (stop, counters) =
                 (Arc::clone(&stop), watched.iter().map(|(_, counters)| Arc::clone(counters)).collect());
-            threads.push(start("tickrt-xid", move || watch(&gpu, &stop, counters))?);
+            metrics.threads.push(start("tickrt-xid", move || watch(&gpu, &stop, counters))?);
         }
-        let stopped = Arc::clone(&stop);
-        threads.push(start("tickrt-metrics", move || answer_all(&listener, &stopped, &watched, gpu.as_deref()))?);
-        Ok(Self { address: taken, stop, threads, why_no_gpu })
+        metrics.threads.push(start("tickrt-metrics", move || answer_all(&listener, &stop, &watched, gpu.as_deref()))?);
+        Ok(metrics)
     }
 
     /// Where it serves.

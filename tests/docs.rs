@@ -294,9 +294,9 @@ fn readme_is_short_and_leads_to_what_is_there() {
     let mut followed = 0;
     for (_, target) in links(&readme.prose).into_iter().filter(|(_, target)| !target.starts_with("https://")) {
         let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
-        // A bundle of tests has the book, and neither records nor sources.
-        let carried = file.starts_with("docs/");
-        assert!((!carried && !root().join("benches").exists()) || root().join(file).exists(), "README.md: {target}");
+        // A bundle of tests has the book and the records, and no sources.
+        let carried = file.starts_with("docs/") || file.starts_with("benches/");
+        assert!((!carried && !root().join("src").exists()) || root().join(file).exists(), "README.md: {target}");
         let to = book.iter().find(|chapter| Path::new(file).file_name().is_some_and(|name| *name == *chapter.name));
         let known = |to: &Chapter| anchors(&to.prose).iter().any(|heading| heading == anchor);
         assert!(anchor.is_empty() || to.is_some_and(known), "README.md: {target}");
@@ -314,8 +314,7 @@ fn figures_cite_records_that_are_there() {
             "{}: microseconds, and no record that they are from",
             chapter.name
         );
-        // A bundle of tests has no records.
-        for record in cited.into_iter().filter(|_| root().join("benches").exists()) {
+        for record in cited {
             assert!(root().join(record).exists(), "{}: {record}", chapter.name);
         }
     }

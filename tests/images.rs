@@ -196,6 +196,21 @@ fn record_that_latency_is_held_against_is_the_newest_and_has_the_model() {
 }
 
 #[test]
+fn release_by_hand_publishes_nothing() {
+    let text = fs::read_to_string(root().join(".github/workflows/release.yml")).unwrap();
+    let publish = text.split("\n  publish:\n").nth(1).unwrap();
+    // Whoever starts it by hand may choose a tag: of what ref it is says nothing.
+    assert!(publish.lines().any(|line| line.trim() == "if: github.event_name == 'push'"), "{publish}");
+    assert!(!text.split("\n  publish:\n").next().unwrap().contains("publish "), "nothing is published before");
+}
+
+#[test]
+fn changelog_begins_with_its_title_and_what_is_not_released() {
+    let text = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
+    assert!(text.starts_with("# Changelog\n\n## "), "{}", text.lines().take(3).collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
 fn release_is_of_the_version_that_packages_and_changelog_have() {
     let folder = tempfile::tempdir().unwrap();
     let write = |file: &str, text: &str| {

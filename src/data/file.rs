@@ -36,9 +36,11 @@ impl ArrayFile {
             let error = Error::new(ErrorKind::InvalidArgument, format!("read the array {}", path.display()));
             error.expected(fault.expected).got(fault.got).advice(fault.advice)
         })?;
-        if length < (head.data + head.bytes) as u64 {
+        // A header may say whatever it likes.
+        let whole = (head.data as u64).saturating_add(head.bytes as u64);
+        if length < whole {
             return Err(Error::new(ErrorKind::InvalidArgument, format!("read the array {}", path.display()))
-                .expected(format!("{} bytes", head.data + head.bytes))
+                .expected(format!("{whole} bytes"))
                 .got(format!("{length}: a truncated file"))
                 .advice("copy the file again"));
         }
@@ -101,21 +103,22 @@ pub struct ArrayWriter {
 }
 
 impl ArrayWriter {
-    /// Makes the file at its whole size, with zeros for elements, or opens the one that is there and keeps its elements.
+    /// Makes the file at its whole size, with zeros for elements, or opens the one that is there and keeps its elements. Bools are
+    /// written as the bytes that they are, as [`Values`] has them.
     ///
     /// # Errors
     /// [`ErrorKind::Io`]; [`ErrorKind::InvalidArgument`] if the one that is there is another array, or a type that NumPy lacks.
     pub fn open(path: impl AsRef<Path>, shape: &[usize], data_type: DataType, keep: bool) -> Result<Self> {
         let path = path.as_ref();
-        if Values::empty(data_type).is_none() {
+        let Some(data_type) = Values::empty(data_type).map(|values| values.data_type()) else {
             return Err(Error::new(ErrorKind::InvalidArgument, format!("write {}", path.display()))
                 .expected("a type that NumPy has")
                 .got(data_type.to_string()));
-        }
+        };
         let head = npy::encode_head(shape, data_type);
         let bytes = (head.len() + shape.iter().product::<usize>() * data_type.size()) as u64;
         let file = OpenOptions::new().read(true).write(true).create(!keep).truncate(!keep).open(path);
-        let file = file.map_err(|error| failed("write", path, &error))?;
+        let file = file.map_err(|error| failed(if keep { "go on with" } else { "write" }, path, &error))?;
         if keep {
             let mut found = vec![0; head.len()];
             let same = file.read_exact_at(&mut found, 0).is_ok() && found == head;
@@ -167,7 +170,7 @@ fn open(path: &Path) -> Result<(File, u64)> {
 fn failed(what: &str, path: &Path, error: &std::io::Error) -> Error {
     let advice = match error.kind() {
         std::io::ErrorKind::NotFound if what == "read" => "check the path",
-        std::io::ErrorKind::NotFound => "make its folder first",
+        std::io::ErrorKind::NotFound if what == "write" => "make its folder first",
         std::io::ErrorKind::StorageFull => "the disk is full: free some of it",
         _ => "",
     };
@@ -199,12 +202,25 @@ mod tests {
     }
 
     #[test]
+    fn bools_are_written_as_the_bytes_that_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npy");
+        let flags = Values::from_bytes(DataType::Bool, &[1, 0, 1]).unwrap();
+        ArrayWriter::open(&path, &[3], DataType::Bool, false).unwrap().write_at(0, &flags).unwrap();
+        assert_eq!(Array::read_npy(&path).unwrap().values, flags);
+    }
+
+    #[test]
     fn truncated_array_is_refused_when_it_is_opened() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.npy");
         Array::new(&[4], Values::F32(vec![1.0; 4])).unwrap().write_npy(&path).unwrap();
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert!(ArrayFile::open_npy(&path).unwrap_err().to_string().contains("truncated"));
+        // Whose last byte has no number.
+        let head = npy::encode_head(&[usize::MAX / 4], DataType::F32);
+        std::fs::write(&path, &head).unwrap();
         assert!(ArrayFile::open_npy(&path).unwrap_err().to_string().contains("truncated"));
     }
 }

@@ -279,4 +279,9 @@ fn weights_beside_the_model_go_along() {
     assert_eq!(std::fs::read(current.join("model.onnx")).unwrap(), made);
     assert_eq!(std::fs::read(current.join("weights/data.bin")).unwrap(), weights);
     assert_eq!(std::fs::read(tool.path("made/weights/data.bin")).unwrap(), weights, "and are still where they were");
+    deploy(&tool, &[]).must(0, &["0002-"]);
+    let others = bytemuck::bytes_of(&[10.0_f32, 20.0, 30.0, 41.0]).to_vec();
+    std::fs::write(current.join("previous/weights/data.bin"), others).unwrap();
+    deploy(&tool, &["--rollback"]).must(2, &["expected weights/data.bin with sha256", "got another"]);
+    assert!(current.read_link().unwrap().to_str().unwrap().contains("0002-"));
 }

@@ -249,6 +249,10 @@ fn table_of_precisions_has_a_row_each_and_says_why_there_is_no_latency() {
     validate(&tool, "toy_cnn", &["--precision=fp8"]).unwrap().must(0, &["fp8", "fp8 needs a GPU"]);
     let gated = validate(&tool, "toy_cnn", &["--precision=fp8", "--max-drop=1%"]).unwrap();
     gated.must(1, &["fp8 by entropy is not there"]);
+    for kind in ["fp8", "int8+fp16"] {
+        let without = tool.run(&["validate", "--onnx", &model("toy_cnn.onnx"), "--precision", kind, "--samples=3"]);
+        without.must(2, &[&format!("--precision {kind}: expected calibration data, got none; add --calib")]);
+    }
     let text = std::fs::read_to_string(tool.path("x.jsonl")).unwrap();
     let rows: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let told: Vec<_> = rows.iter().map(|row| [&row["precision"], &row["method"], &row["by"]]).collect();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tickrt::data::{Array, Values};
 
+use crate::onnx;
 use crate::support::{Ended, Tool, model};
 
 /// The arguments that run `name` on the CPU on `input`.
@@ -82,6 +83,11 @@ fn run_killed_in_the_middle_goes_on_and_ends_with_the_same_bits() {
     let other = ["--stream", "--output=scores.npy"];
     let refused = tool.run(&arguments("toy_cnn", "years.npy", &other));
     refused.must(2, &["is of another run", "the engine or model is not as it was", "remove it"]);
+    let aside = || std::fs::rename(tool.path("scores.npy.part"), tool.path("aside")).unwrap();
+    aside();
+    let gone = tool.run(&run("scores.npy"));
+    gone.must(2, &["go on with scores.npy.part: no such file", "scores.npy.resume", "remove that to begin anew"]);
+    std::fs::rename(tool.path("aside"), tool.path("scores.npy.part")).unwrap();
     let ended = tool.run(&run("scores.npy"));
     assert!(ended.must(0, &[]).stderr.contains("goes on after sample"), "{}", ended.stderr);
     let before = ended.stdout.lines().find(|line| line.contains("of them before")).unwrap().to_owned();
@@ -110,6 +116,18 @@ fn stream_that_cannot_be_says_why() {
     let whole = std::fs::read(&input).unwrap();
     let cut = tool.file("cut.npy", &whole[..whole.len() - 1]);
     stream(&tool, "toy_cnn", &cut, &["--output=a.npy"]).must(2, &["a truncated file"]);
+    let mut nothing = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+    let shape = "(0, 1099511627776, 1099511627776)";
+    let head = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
+    nothing.extend(format!("{head:<117}\n").bytes());
+    let nothing = tool.file("nothing.npy", &nothing);
+    stream(&tool, "toy_cnn", &nothing, &["--output=a.npy"]).must(2, &["expected samples of 256 elements"]);
+    stream(&tool, "toy_cnn", &input, &["--output=a.npy", "--output=nowhere/b.npy"]).must(2, &["make its folder first"]);
+    assert!(!tool.path("a.npy.part").exists(), "the first output's, when the second cannot be");
+    for way in [&["--stream"][..], &[]] {
+        let twice = [way, &["--output=a.npy", "--output=./a.npy"]].concat();
+        tool.run(&arguments("toy_cnn", &input, &twice)).must(2, &["./a.npy is named twice"]);
+    }
     let mut values = vec![0.0_f32; 3 * 256];
     values[300] = f32::NAN;
     let nan = tool.array("nan.npy", &[3, 32, 8], Values::F32(values));
@@ -119,4 +137,72 @@ fn stream_that_cannot_be_says_why() {
     assert_eq!(left.contains(&"a.npy.part".to_owned()), left.contains(&"a.npy.resume".to_owned()), "{left:?}");
     tool.file("b.npy.resume", b"{}");
     stream(&tool, "toy_cnn", &input, &["--output=b.npy"]).must(2, &["read the resume file", "remove it to begin anew"]);
+}
+
+#[test]
+fn run_of_another_output_is_not_gone_on_with() {
+    let tool = Tool::new();
+    if tool.on_cpu().is_none() {
+        return;
+    }
+    let nodes = [onnx::node("a", "Abs", &["input"], &["one"]), onnx::node("b", "Neg", &["input"], &["two"])];
+    let [input, outputs @ ..] = ["input", "one", "two"].map(|name| onnx::value(name, &[1, 4]));
+    tool.file("two.onnx", &onnx::model_with(vec![], nodes.into(), vec![input], outputs.into()));
+    const SAMPLES: usize = 300_000;
+    tool.array("x.npy", &[SAMPLES, 4], Values::F32(vec![1.0; 4 * SAMPLES]));
+    let run = |output: &str| {
+        ["run", "--stream", "--chain=ort-cpu", "--onnx=two.onnx", "--input=x.npy"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain([format!("--output={output}:scores.npy")])
+            .collect::<Vec<_>>()
+    };
+    kill_in_the_middle(&tool, &run("one"));
+    tool.run(&run("two")).must(2, &["is of another run", "the output is not as it was"]);
+    tool.run(&run("one")).must(0, &[]);
+    assert_eq!(Array::read_npy(tool.path("scores.npy")).unwrap().values, Values::F32(vec![1.0; 4 * SAMPLES]));
+}
+
+#[test]
+fn stream_replaces_regular_files_alone() {
+    let tool = Tool::new();
+    if tool.on_cpu().is_none() {
+        return;
+    }
+    let input = model("data/nasdaq_windows.npy");
+    let socket = std::os::unix::net::UnixListener::bind(tool.path("socket")).unwrap();
+    std::fs::create_dir(tool.path("folder")).unwrap();
+    for (name, what) in [("socket", "socket"), ("folder", "a directory")] {
+        let ended = stream(&tool, "toy_cnn", &input, &[&format!("--output={name}")]);
+        ended.must(2, &["expected a regular file", what]);
+        assert!(!tool.path(name).is_file(), "{name} is still there");
+    }
+    drop(socket);
+    std::os::unix::fs::symlink("folder/a.npy", tool.path("link.npy")).unwrap();
+    tool.file("folder/a.npy", b"older");
+    stream(&tool, "toy_cnn", &input, &["--output=link.npy"]).must(0, &[]);
+    assert!(tool.path("link.npy").is_symlink(), "what it points at was replaced");
+    assert_eq!(Array::read_npy(tool.path("folder/a.npy")).unwrap().shape, [1709, 3]);
+}
+
+#[test]
+fn stream_of_bools_is_of_the_bytes_that_they_are() {
+    let tool = Tool::new();
+    if tool.on_cpu().is_none() {
+        return;
+    }
+    let [mut flags, mut inverse] = ["flags", "inverse"].map(|name| onnx::value(name, &[1, 4]));
+    for value in [&mut flags, &mut inverse] {
+        value.kind.as_mut().unwrap().tensor.as_mut().unwrap().element = 9;
+    }
+    let not = vec![onnx::node("not", "Not", &["flags"], &["inverse"])];
+    tool.file("not.onnx", &onnx::model(not, vec![flags], vec![inverse]));
+    tool.array("flags.npy", &[2, 4], Values::U8(vec![0, 1, 0, 1, 1, 1, 0, 0]));
+    for way in [&["--stream"][..], &[]] {
+        let all =
+            [&["run", "--chain=ort-cpu", "--onnx=not.onnx", "--input=flags.npy", "--output=out.npy"], way].concat();
+        tool.run(&all).must(0, &[]);
+        let out = Array::read_npy(tool.path("out.npy")).unwrap();
+        assert_eq!((&out.shape[..], out.values), (&[2, 4][..], Values::U8(vec![1, 0, 1, 0, 0, 0, 1, 1])));
+    }
 }

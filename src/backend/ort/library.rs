@@ -46,7 +46,7 @@ impl OnnxRuntime {
     pub fn load(explicit: Option<&Path>) -> Result<&'static Self> {
         static RUNTIME: OnceCell<OnnxRuntime> = OnceCell::new();
         #[cfg(tickrt_linked_ort)]
-        return RUNTIME.get_or_try_init(|| linked::load(explicit));
+        return linked::refuse_others(explicit).and_then(|()| RUNTIME.get_or_try_init(linked::load));
         #[cfg(not(tickrt_linked_ort))]
         Self::load_from(&RUNTIME, explicit)
     }
@@ -107,7 +107,8 @@ mod linked {
         fn OrtGetApiBase() -> *const OrtApiBase;
     }
 
-    pub(super) fn load(explicit: Option<&Path>) -> Result<OnnxRuntime> {
+    /// Each time: not only the first caller may name another.
+    pub(super) fn refuse_others(explicit: Option<&Path>) -> Result<()> {
         let named = env::var_os(ORT_DYLIB_PATH).filter(|path| !path.is_empty()).map(PathBuf::from);
         if let Some(named) = explicit.map(Path::to_path_buf).or(named) {
             return Err(Error::new(ErrorKind::Unsupported, LOAD)
@@ -115,6 +116,10 @@ mod linked {
                 .got(named.display().to_string())
                 .advice(format!("name none, here and in ${ORT_DYLIB_PATH}, or build without the feature ort-static")));
         }
+        Ok(())
+    }
+
+    pub(super) fn load() -> Result<OnnxRuntime> {
         // SAFETY: linked in; it takes nothing and returns what is static in it, or null.
         let Some(base) = (unsafe { OrtGetApiBase().as_ref() }) else {
             return Err(failure(vec![Fault::other(Path::new("linked in"), "OrtGetApiBase returned null")]));

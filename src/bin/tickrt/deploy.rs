@@ -101,7 +101,7 @@ pub fn main(args: &Args) -> Outcome {
     let mut sidecars = Vec::new();
     for target in &config.targets {
         let engine = staging.path().join(format!("{}.engine", target.name));
-        let sidecar = build(&config, target, &manifest.model_sha256, &engine)?;
+        let sidecar = build(&config, target, &manifest, &engine)?;
         if args.target == For::Triton {
             triton::check(&target.name, &sidecar)?;
         }
@@ -122,8 +122,8 @@ pub fn main(args: &Args) -> Outcome {
     Ok(())
 }
 
-/// Builds one target. From the model where it lies, for the sidecar names it; the copy in the version is of `sha256`.
-fn build(config: &Config, target: &Target, sha256: &str, engine: &Path) -> Outcome<Sidecar> {
+/// Builds one target. From the model where it lies, for the sidecar names it; it must still be what was copied into the version.
+fn build(config: &Config, target: &Target, manifest: &Manifest, engine: &Path) -> Outcome<Sidecar> {
     let onnx = &config.onnx;
     println!("\n== build {}", target.name);
     let mut build = tool()?;
@@ -136,14 +136,20 @@ fn build(config: &Config, target: &Target, sha256: &str, engine: &Path) -> Outco
         0 => {}
         code => return Err(failed(code, format!("build {}", target.name))),
     }
-    let sidecar = Sidecar::beside(engine)?;
-    sidecar.filter(|sidecar| sidecar.onnx_sha256.as_deref() == Some(sha256)).ok_or_else(|| {
+    let changed = |file: &Path, sha256: &str| {
         Failure::usage(format!(
             "build {}: expected {} to stay as it was, with sha256 {sha256}, got another file; nothing was deployed",
             target.name,
-            onnx.display()
+            file.display()
         ))
-    })
+    };
+    let sha256 = &manifest.model_sha256;
+    let sidecar = Sidecar::beside(engine)?.filter(|sidecar| sidecar.onnx_sha256.as_ref() == Some(sha256));
+    let beside = onnx.parent().unwrap_or(Path::new(""));
+    if let Some(file) = manifest.other_weights(beside)? {
+        return Err(changed(&beside.join(file), &manifest.weights[file]));
+    }
+    sidecar.ok_or_else(|| changed(onnx, sha256))
 }
 
 /// Holds an engine against the gates.

@@ -192,11 +192,12 @@ impl Exported {
         std::fs::create_dir_all(folder)
             .map_err(|error| Failure::usage(format!("make the folder {}: {error}", folder.display())))?;
         let tensors = self.shape.inputs.iter().zip(&self.inputs).chain(self.shape.outputs.iter().zip(&self.outputs));
-        for (tensor, bytes) in tensors {
+        let files = file_names(tensors.clone().map(|(tensor, _)| &*tensor.name));
+        for ((tensor, bytes), file) in tensors.zip(files) {
             let values = Values::from_bytes(tensor.data_type, bytes).ok_or_else(|| {
                 Failure::environment(format!("an .npy cannot hold `{}`, which is {}", tensor.name, tensor.data_type))
             })?;
-            let file = folder.join(format!("{}.npy", tensor.name.replace(['/', ':'], "_")));
+            let file = folder.join(file);
             Array::new(&[self.calls, tensor.count], values)?.write_npy(&file)?;
             println!("  wrote {} {}x{} to {}", tensor.name, self.calls, tensor.count, file.display());
         }
@@ -207,11 +208,35 @@ impl Exported {
     }
 }
 
+/// A file for each tensor, of its name as far as a file can have that, and of one that no other has.
+fn file_names<'a>(tensors: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut files: Vec<String> = Vec::new();
+    for name in tensors {
+        let plain = name.replace(['/', ':'], "_");
+        let again = (2..).map(|number| format!("{plain}-{number}.npy"));
+        let mut all = std::iter::once(format!("{plain}.npy")).chain(again);
+        files.push(all.find(|file| !files.contains(file)).expect("there are more numbers than tensors"));
+    }
+    files
+}
+
 /// A record's tensors, each added to its own.
 fn split(tensors: &[JournaledTensor], mut bytes: &[u8], into: &mut [Vec<u8>]) {
     for (tensor, into) in tensors.iter().zip(into) {
         let (these, rest) = bytes.split_at(tensor.bytes().min(bytes.len()));
         into.extend_from_slice(these);
         bytes = rest;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_whose_names_differ_in_what_a_file_cannot_have_get_files_of_their_own() {
+        let names = ["input", "a/b", "a:b", "a_b", "a_b-2"];
+        let files = ["input.npy", "a_b.npy", "a_b-2.npy", "a_b-3.npy", "a_b-2-2.npy"];
+        assert_eq!(file_names(names.into_iter()), files);
     }
 }

@@ -55,7 +55,8 @@ pub struct Args {
     #[arg(long, value_name = "BATCH", num_args = 0..=1, default_missing_value = "0", require_equals = true, conflicts_with = "shapes")]
     parity: Option<u32>,
     /// For data larger than memory: read piece by piece, computed in the largest batches on every GPU, written to --output
-    /// as it comes. What is killed goes on where it was when the same command is given again
+    /// as it comes. What is killed goes on where it was when the same command is given again. --device counts where there is
+    /// one GPU alone
     #[arg(long, conflicts_with_all = ["labels", "parity", "journal", "metrics"])]
     stream: bool,
     /// Samples a call of --stream, where the network leaves that open; the largest of the engine's profiles without
@@ -87,7 +88,7 @@ pub fn main(args: &Args) -> Outcome {
     let signature = predictor.session().signature().clone();
     let arrays = answers::read_arrays(&args.input, &signature)?;
     let feed = Feed::new(&signature, arrays.clone())?;
-    let outputs = args.output.iter().map(|file| output(file, &signature)).collect::<Outcome<Vec<_>>>()?;
+    let outputs = outputs(args, &signature)?;
     let labels = args.labels.as_ref().map(Array::read_npy).transpose()?;
     // Nothing is to be left out of a journal of samples that can wait.
     let kept = JournalConfig { when_full: WhenFull::Block, ..JournalConfig::default() };
@@ -132,7 +133,18 @@ pub fn main(args: &Args) -> Outcome {
     Ok(())
 }
 
-/// The number of the output that a file is for.
+/// The number of the output that each file is for.
+fn outputs(args: &Args, signature: &Signature) -> Outcome<Vec<usize>> {
+    let whole = |file: &NamedFile| std::path::absolute(&file.path).unwrap_or_else(|_| file.path.clone());
+    for (place, file) in args.output.iter().enumerate() {
+        if args.output[..place].iter().any(|earlier| whole(earlier) == whole(file)) {
+            let path = file.path.display();
+            return Err(Failure::usage(format!("--output: {path} is named twice; give each output a file of its own")));
+        }
+    }
+    args.output.iter().map(|file| output(file, signature)).collect()
+}
+
 fn output(file: &NamedFile, signature: &Signature) -> Outcome<usize> {
     let Some(name) = &file.name else { return Ok(0) };
     signature.outputs.iter().position(|output| output.name == *name).ok_or_else(|| {

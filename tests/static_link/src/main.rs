@@ -37,4 +37,8 @@ fn main() {
         }
         Err(error) => println!("no onnxruntime: {error}"),
     }
+    // The second to ask may name another one no more than the first.
+    if let Err(error) = OnnxRuntime::load(Some("/other/libonnxruntime.so".as_ref())) {
+        println!("another onnxruntime: {error}");
+    }
 }

@@ -12,10 +12,9 @@ use crate::table::Table;
 /// (0.15: 15 %) of its lead over another path, at p50 or p99.
 pub fn against(now: &[Record], before: &[Record], file: &File, tolerance: f64) -> Outcome {
     let mut rows = Vec::new();
-    // Of one path the first row: those of sessions together, be it of one, come later.
-    let first = |record: &&Record| is_plain(record) && now.iter().find(|one| same(one, record)) == Some(record);
-    for ours in now.iter().filter(|record| is_ours(record)).filter(first) {
-        for other in now.iter().filter(|record| !is_ours(record)).filter(first) {
+    let plain = call_after_call(now);
+    for ours in plain.iter().filter(|record| is_ours(record)) {
+        for other in plain.iter().filter(|record| !is_ours(record)) {
             rows.extend(lead(before, ours, other).map(|then| Row::new(ours, other, then)));
         }
     }
@@ -70,11 +69,20 @@ fn is_ours(record: &Record) -> bool {
     record.path.starts_with("tickrt")
 }
 
-/// Call after call, one session.
+/// Of one run's records those of a session that calls on its own, without a pause. Of one path the first: those of sessions
+/// together, be it of one, come later.
+pub fn call_after_call(records: &[Record]) -> Vec<&Record> {
+    let first = |record: &&Record| records.iter().find(|one| same(one, record)) == Some(record);
+    records.iter().filter(|record| is_plain(record)).filter(first).collect()
+}
+
 fn is_plain(record: &Record) -> bool {
-    let closed = record.sessions == 1 && record.idle_ms == 0 && record.load == "closed";
-    // After a pause of 0 ms.
-    closed && !record.path.ends_with(" kept warm")
+    record.sessions == 1 && record.load == "closed" && !is_after_a_pause(record)
+}
+
+/// Whether it is of the first call after a pause, be it of 0 ms.
+pub fn is_after_a_pause(record: &Record) -> bool {
+    record.idle_ms > 0 || record.path.ends_with(" kept warm")
 }
 
 fn label(record: &Record) -> String {
@@ -110,10 +118,10 @@ pub fn read(file: &File) -> Outcome<Vec<Record>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    fn record(run: &str, path: &str, p50_us: f64, p99_us: f64) -> Record {
+    pub fn record(run: &str, path: &str, p50_us: f64, p99_us: f64) -> Record {
         let text = serde_json::json!({
             "run_id": run, "model": "mlp", "model_sha256": "ab", "path": path, "precision": "tf32", "semantics": "window",
             "batch": 1, "threads": 1, "sessions": 1, "idle_ms": 0, "load": "closed", "p50_us": p50_us, "p95_us": p50_us,

@@ -7,7 +7,7 @@ use tickrt::stats::Record;
 
 use super::path::{Path, Way};
 use super::report::us;
-use super::{plot, report};
+use super::{check, plot, report};
 use crate::exit::{Failure, Outcome};
 
 const STYLE: &str = "\
@@ -43,8 +43,7 @@ fn page(paths: &[Path], missing: &[(Way, String)], reference: &str, records: &[R
          <p>Latency in µs, host to host. Answers compared with {}.</p>\n",
         escaped(reference)
     );
-    let closed: Vec<&Record> = records.iter().filter(|record| record.load == "closed").collect();
-    let calls: Vec<&Record> = closed.iter().copied().filter(|it| it.idle_ms == 0 && it.sessions == 1).collect();
+    let Parts { calls, paused, together, open } = Parts::of(records);
     latencies(&mut page, "Call after call", &calls);
     page += "<figure>\n";
     page += &bars(&calls);
@@ -53,13 +52,30 @@ fn page(paths: &[Path], missing: &[(Way, String)], reference: &str, records: &[R
     page += &themed(&plot::svg(paths, "")?);
     page +=
         "<figcaption>Percentiles on a log axis, so that the tail is as wide as it matters.</figcaption>\n</figure>\n";
-    let some = |wanted: &dyn Fn(&Record) -> bool| records.iter().filter(|it| wanted(it)).collect::<Vec<_>>();
-    latencies(&mut page, "The first call after a pause", &some(&|record| record.idle_ms > 0));
-    latencies(&mut page, "Several sessions together", &some(&|record| record.sessions > 1));
-    latencies(&mut page, "Open loop", &some(&|record| record.load == "open"));
+    latencies(&mut page, "The first call after a pause", &paused);
+    latencies(&mut page, "Sessions together", &together);
+    latencies(&mut page, "Open loop", &open);
     what_was_measured(&mut page, paths, missing, records);
     page += "</body>\n</html>\n";
     Ok(page)
+}
+
+/// The records by what was done, each in one place.
+struct Parts<'a> {
+    calls: Vec<&'a Record>,
+    paused: Vec<&'a Record>,
+    together: Vec<&'a Record>,
+    open: Vec<&'a Record>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(records: &'a [Record]) -> Self {
+        let calls = check::call_after_call(records);
+        let (open, closed): (Vec<_>, Vec<_>) = records.iter().partition(|record| record.load == "open");
+        let (paused, on): (Vec<_>, Vec<_>) = closed.into_iter().partition(|record| check::is_after_a_pause(record));
+        let together = on.into_iter().filter(|&record| !calls.iter().any(|&call| std::ptr::eq(call, record)));
+        Self { together: together.collect(), calls, paused, open }
+    }
 }
 
 fn latencies(page: &mut String, heading: &str, records: &[&Record]) {
@@ -194,6 +210,29 @@ mod tests {
     #[test]
     fn text_of_others_is_no_markup() {
         assert_eq!(escaped("<b a=\"1\">&"), "&lt;b a=&quot;1&quot;&gt;&amp;");
+    }
+
+    #[test]
+    fn records_stand_where_they_belong() {
+        let record = |path: &str, sessions: u64, idle_ms: u64, load: &str, p50_us: f64| Record {
+            sessions,
+            idle_ms,
+            load: load.to_owned(),
+            ..check::tests::record("1", path, p50_us, 2.0 * p50_us)
+        };
+        let records = [
+            record("tickrt", 1, 0, "closed", 1.0),
+            record("ort-cpu", 1, 0, "closed", 2.0),
+            record("tickrt", 1, 100, "closed", 3.0),
+            record("tickrt kept warm", 1, 0, "closed", 4.0),
+            record("tickrt", 1, 0, "closed", 5.0),
+            record("tickrt", 4, 0, "closed", 6.0),
+            record("tickrt", 1, 0, "open", 7.0),
+        ];
+        let parts = Parts::of(&records);
+        let p50 = |records: &[&Record]| records.iter().map(|record| record.p50_us).collect::<Vec<_>>();
+        assert_eq!((p50(&parts.calls), p50(&parts.paused)), (vec![1.0, 2.0], vec![3.0, 4.0]));
+        assert_eq!((p50(&parts.together), p50(&parts.open)), (vec![5.0, 6.0], vec![7.0]));
     }
 
     #[test]

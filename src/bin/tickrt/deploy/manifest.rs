@@ -1,10 +1,12 @@
 //! What a version consists of: written last, checked before anything is switched to it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tickrt::Plan;
 use tickrt::onnx::Model;
 
@@ -28,6 +30,9 @@ pub struct Manifest {
     pub model: String,
     /// SHA-256 of it.
     pub model_sha256: String,
+    /// The files that hold its weights, as it names them, and SHA-256 of each.
+    #[serde(default)]
+    pub weights: BTreeMap<String, String>,
     /// In the order of the targets.
     pub engines: Vec<Deployed>,
 }
@@ -54,6 +59,7 @@ impl Manifest {
         let file = onnx.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         copy(onnx, &folder.join(&file))?;
         let beside = onnx.parent().unwrap_or(Path::new(""));
+        let mut hashes = BTreeMap::new();
         for weights in model.external_files() {
             // Named as the model does, from its own folder.
             let relative = weights.strip_prefix(beside).map_err(|_| {
@@ -64,6 +70,7 @@ impl Manifest {
                 std::fs::create_dir_all(parent).map_err(|error| cannot_write(parent, &error))?;
             }
             copy(weights, &to)?;
+            hashes.insert(relative.to_string_lossy().into_owned(), sha256_of(&to)?);
         }
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Ok(Self {
@@ -72,6 +79,7 @@ impl Manifest {
             tickrt: env!("CARGO_PKG_VERSION").to_owned(),
             model: file,
             model_sha256: hex(&model.sha256()),
+            weights: hashes,
             engines: Vec::new(),
         })
     }
@@ -87,6 +95,16 @@ impl Manifest {
         write().map_err(|error| cannot_write(&path, &error))
     }
 
+    /// The first of the weights that are others in the model's `folder`.
+    pub fn other_weights(&self, folder: &Path) -> Outcome<Option<&str>> {
+        for (file, sha256) in &self.weights {
+            if sha256_of(&folder.join(file))? != *sha256 {
+                return Ok(Some(file));
+            }
+        }
+        Ok(None)
+    }
+
     /// Reads a version's, and sees whether all that it names is there and whole.
     pub fn read(folder: &Path) -> Outcome<Self> {
         let path = folder.join(FILE);
@@ -98,6 +116,9 @@ impl Manifest {
         if hex(&model.sha256()) != manifest.model_sha256 {
             let (file, sha256) = (&manifest.model, &manifest.model_sha256);
             return Err(refused(format!("expected {file} with sha256 {sha256}, got another")));
+        }
+        if let Some(file) = manifest.other_weights(folder)? {
+            return Err(refused(format!("expected {file} with sha256 {}, got another", manifest.weights[file])));
         }
         for engine in &manifest.engines {
             let plan = Plan::read(folder.join(&engine.file))
@@ -123,6 +144,13 @@ impl fmt::Display for Deployed {
         let of = |gate: &Option<Gate>| gate.as_ref().map_or_else(|| "no gate".to_owned(), ToString::to_string);
         write!(f, "{}: accuracy: {}; latency: {}", self.file, of(&self.accuracy), of(&self.latency))
     }
+}
+
+fn sha256_of(path: &Path) -> Outcome<String> {
+    let mut hash = Sha256::new();
+    let read = std::fs::File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut hash));
+    read.map_err(|error| Failure::usage(format!("read {}: {error}", path.display())))?;
+    Ok(hex(&hash.finalize()))
 }
 
 /// Copies a file, synced to disk.

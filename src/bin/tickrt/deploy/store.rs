@@ -34,6 +34,13 @@ impl Store {
         let mut file = open.map_err(|error| cannot_write(&path, &error))?;
         // SAFETY: a descriptor of ours that is open.
         if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+            let error = std::io::Error::last_os_error();
+            if error.kind() != std::io::ErrorKind::WouldBlock {
+                return Err(Failure::usage(format!(
+                    "lock {}: {error}; put the store where files can be",
+                    path.display()
+                )));
+            }
             let holder = fs::read_to_string(&path).unwrap_or_default();
             return Err(Failure::usage(format!(
                 "deploy to {}: expected to be alone, got process {} that deploys there; wait for it",
@@ -107,7 +114,8 @@ impl Store {
         let mut names: Vec<String> =
             entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.retain(|name| number(name).is_some());
-        names.sort();
+        // By number: as text 10000 comes before 9999.
+        names.sort_by_key(|name| number(name));
         Ok(names)
     }
 
@@ -181,5 +189,20 @@ impl Drop for Staging<'_> {
     fn drop(&mut self) {
         // Nothing is there any more once it was moved.
         let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn number_after_9999_is_10000_and_the_next_one_higher() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::lock(folder.path(), "toy").unwrap();
+        for (there, next) in [("9999-3b9c214cd95d", 10_000), ("10000-3b9c214cd95d", 10_001)] {
+            fs::create_dir(store.version(there)).unwrap();
+            assert_eq!(store.stage().unwrap().number(), next);
+        }
     }
 }

@@ -55,6 +55,13 @@ impl Settings {
 
 /// Whether Triton's backend takes the engine's plan. Before its gates: they take time.
 pub fn check(target: &str, sidecar: &Sidecar) -> Outcome {
+    if let Some(scalar) = sidecar.tensors.iter().find(|tensor| tensor.shape.is_empty()) {
+        return Err(Failure::usage(format!(
+            "write {target} for Triton: expected a dimension at least of every tensor, for Triton has no others, got the scalar `{}`; \
+             export it with a shape of [1], or as one number for each sample of an open batch; nothing was deployed",
+            scalar.name
+        )));
+    }
     if sidecar.flavour != Flavour::Rtx {
         return Ok(());
     }

@@ -12,9 +12,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use tickrt::backend::Signature;
 use tickrt::data::{ArrayFile, ArrayWriter, Values};
-use tickrt::{BackendKind, Device, Error, Predictor, SessionConfig, Ticket};
+use tickrt::{BackendKind, DataType, Device, Error, ErrorKind, Predictor, SessionConfig, Ticket};
 
-use super::{Args, output, parity};
+use super::{Args, outputs, parity};
 use crate::answers;
 use crate::exit::{self, Failure, Outcome};
 use crate::table;
@@ -33,12 +33,15 @@ pub fn main(args: &Args) -> Outcome {
     let (mut workers, config, batch) = start(args)?;
     let signature = workers[0].session().signature().clone();
     let mut job = Job::new(args, &signature, batch)?;
-    let resume = Resume::of(args, &workers[0], &config, &job)?;
+    job.name_outputs(args, &signature)?;
+    let resume = Resume::of(&workers[0], &config, &job)?;
     let files = Files::new(&first.path);
     let before = files.before(&resume)?;
-    job.open_outputs(args, &signature, before > 0)?;
     if before > 0 {
+        job.open_outputs(true).map_err(|error| files.without_answers(&error))?;
         exit::note(format!("goes on after sample {before} of {}", job.samples));
+    } else {
+        job.open_outputs(false).inspect_err(|_| job.clear())?;
     }
     let ran = run(&mut workers, &job, before / batch, &files, &resume);
     let answered = ran.inspect_err(|_| files.keep_or_clear(&job))?;
@@ -116,12 +119,17 @@ struct Input {
 struct Output {
     /// In the network's order.
     number: usize,
+    name: String,
     /// Elements a sample.
     count: usize,
     shape: Vec<usize>,
+    data_type: DataType,
     writer: Option<ArrayWriter>,
     temporary: PathBuf,
+    /// As it was named.
     path: PathBuf,
+    /// What is replaced in the end.
+    target: PathBuf,
 }
 
 impl Job {
@@ -159,9 +167,8 @@ impl Job {
         Ok(Self { inputs, outputs: Vec::new(), samples, batch })
     }
 
-    fn open_outputs(&mut self, args: &Args, signature: &Signature, keep: bool) -> Outcome {
-        for file in &args.output {
-            let number = output(file, signature)?;
+    fn name_outputs(&mut self, args: &Args, signature: &Signature) -> Outcome {
+        for (file, number) in args.output.iter().zip(outputs(args, signature)?) {
             let of = &signature.shapes[0].outputs[number];
             let name = &signature.outputs[number].name;
             let rest: Vec<usize> = of.shape.iter().skip(1).filter_map(|&size| usize::try_from(size).ok()).collect();
@@ -173,12 +180,35 @@ impl Job {
                 )));
             }
             answers::empty(of)?;
-            let (temporary, shape) = (beside(&file.path, "part"), [&[self.samples], &rest[..]].concat());
-            let writer = Some(ArrayWriter::open(&temporary, &shape, of.data_type, keep)?);
-            let (count, path) = (of.count / self.batch, file.path.clone());
-            self.outputs.push(Output { number, count, shape, writer, temporary, path });
+            let target = target(&file.path)?;
+            self.outputs.push(Output {
+                number,
+                name: name.clone(),
+                count: of.count / self.batch,
+                shape: [&[self.samples], &rest[..]].concat(),
+                data_type: of.data_type,
+                writer: None,
+                temporary: beside(&target, "part"),
+                path: file.path.clone(),
+                target,
+            });
         }
         Ok(())
+    }
+
+    /// New ones, or those of the run that this one goes on with.
+    fn open_outputs(&mut self, keep: bool) -> tickrt::Result<()> {
+        for output in &mut self.outputs {
+            output.writer = Some(ArrayWriter::open(&output.temporary, &output.shape, output.data_type, keep)?);
+        }
+        Ok(())
+    }
+
+    /// Nothing is left of a run that has done nothing.
+    fn clear(&self) {
+        for output in &self.outputs {
+            let _ = std::fs::remove_file(&output.temporary);
+        }
     }
 
     fn chunks(&self) -> usize {
@@ -217,7 +247,7 @@ impl Job {
         self.sync()?;
         for output in &mut self.outputs {
             output.writer = None;
-            std::fs::rename(&output.temporary, &output.path)
+            std::fs::rename(&output.temporary, &output.target)
                 .map_err(|error| Failure::usage(format!("write {}: {error}", output.path.display())))?;
         }
         Ok(())
@@ -225,18 +255,19 @@ impl Job {
 }
 
 impl Input {
-    fn open(name: Option<String>, path: &Path, wants: tickrt::DataType, count: usize) -> Outcome<Self> {
+    fn open(name: Option<String>, path: &Path, wants: DataType, count: usize) -> Outcome<Self> {
         let npy = path.extension().is_some_and(|extension| extension == "npy");
         let file = if npy { ArrayFile::open_npy(path)? } else { ArrayFile::open_raw(path, wants, count)? };
         let has = file.data_type();
-        if has != wants && !(wants == tickrt::DataType::Bool && has == tickrt::DataType::U8) {
+        if !wants.is_handed_over_as(has) {
             return Err(Failure::usage(format!(
                 "{}: expected elements of {wants}, got {has}; convert the array",
                 path.display()
             )));
         }
-        let samples_first = file.shape().iter().skip(1).product::<usize>() == count;
-        if file.count() == 0 || !(samples_first || file.shape().iter().product::<usize>() == count) {
+        // In this order: of an array of nothing the other dimensions may be of any size.
+        let fits = || file.shape().iter().skip(1).product::<usize>() == count || file.count() == count;
+        if file.count() == 0 || !fits() {
             return Err(Failure::usage(format!(
                 "{}: expected samples of {count} elements along axis 0, got an array of {:?}",
                 path.display(),
@@ -260,13 +291,14 @@ struct Resume {
     normalizations: serde_json::Value,
     /// Path, bytes, nanoseconds of the last change.
     inputs: Vec<(PathBuf, u64, u128)>,
-    outputs: Vec<PathBuf>,
+    /// Name and path.
+    outputs: Vec<(String, PathBuf)>,
     /// So many from the front are done.
     samples_done: usize,
 }
 
 impl Resume {
-    fn of(args: &Args, worker: &Predictor, config: &SessionConfig, job: &Job) -> Outcome<Self> {
+    fn of(worker: &Predictor, config: &SessionConfig, job: &Job) -> Outcome<Self> {
         let inputs = job.inputs.iter().map(|input| {
             let about = std::fs::metadata(&input.path)?;
             let changed = about.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -279,7 +311,7 @@ impl Resume {
             batch: job.batch,
             normalizations: serde_json::to_value(&config.normalizations).expect("numbers and strings"),
             inputs: inputs.map_err(|error| Failure::usage(format!("look at the input: {error}")))?,
-            outputs: args.output.iter().map(|file| file.path.clone()).collect(),
+            outputs: job.outputs.iter().map(|output| (output.name.clone(), output.path.clone())).collect(),
             samples_done: 0,
         })
     }
@@ -344,13 +376,30 @@ impl Files {
                 self.resume.display()
             ));
         }
-        for output in &job.outputs {
-            let _ = std::fs::remove_file(&output.temporary);
-        }
+        job.clear();
+    }
+
+    /// The answers that it speaks of are gone, or others.
+    fn without_answers(&self, error: &Error) -> Failure {
+        Failure::usage(format!("{error}; {} says how far it is: remove that to begin anew", self.resume.display()))
     }
 
     fn remove(&self) {
         let _ = std::fs::remove_file(&self.resume);
+    }
+}
+
+/// The file that is replaced at `path`: of a symbolic link what it points at. A rename would put a file in the place of anything,
+/// for root in that of /dev/null.
+fn target(path: &Path) -> Outcome<PathBuf> {
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    match std::fs::metadata(&target).map(|found| (found.is_file(), found.is_dir())) {
+        Ok((false, is_dir)) => Err(Error::new(ErrorKind::Io, format!("write {}", path.display()))
+            .expected("a regular file")
+            .got(if is_dir { "a directory" } else { "a device, FIFO or socket" })
+            .advice("name a file")
+            .into()),
+        _ => Ok(target),
     }
 }
 

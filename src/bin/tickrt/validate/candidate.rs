@@ -56,6 +56,11 @@ impl Kind {
         self.is_int8() || self == Self::Fp8
     }
 
+    /// Of one that is calibrated.
+    pub fn without_data(self) -> Failure {
+        Failure::usage(format!("--precision {self}: expected calibration data, got none; add --calib FILE"))
+    }
+
     /// The flags that build it.
     pub fn flags(self) -> &'static str {
         match self {
@@ -331,9 +336,7 @@ impl<'a> Bench<'a> {
             let data = CalibrationArgs { calib_cache: None, ..self.calibration.clone() };
             let calibration =
                 data.open(self.model, &normalizations, CalibrationMethod::Entropy, self.chain.device, false)?;
-            let calibration = calibration.ok_or_else(|| {
-                Failure::usage("--precision int8: expected calibration data, got none; add --calib FILE")
-            })?;
+            let calibration = calibration.ok_or_else(|| candidate.kind.without_data())?;
             self.ranges = Some(observe(self.model, calibration)?);
         }
         let table = self.ranges.as_ref().map(|ranges| ranges.table(candidate.method.unwrap_or_default()));

@@ -97,11 +97,9 @@ pub fn main(
     let model = Model::read(chain.onnx()?)?;
     tickrt::onnx::Keep::new(&model, &args.keep_fp32)?;
     let candidates = candidates(args)?;
-    if candidates.iter().any(|candidate| candidate.method.is_some())
-        && !args.calibration.is_given()
-        && !model.is_quantized()
-    {
-        return Err(Failure::usage("--precision int8: expected calibration data, got none; add --calib FILE"));
+    let calibrated = candidates.iter().find(|candidate| candidate.method.is_some());
+    if let Some(candidate) = calibrated.filter(|_| !args.calibration.is_given() && !model.is_quantized()) {
+        return Err(candidate.kind.without_data());
     }
     let cpu_asked = chain.chain == [BackendKind::OrtCpu];
     let mut bench = Bench::open(args, chain, &model, cpu_asked)?;

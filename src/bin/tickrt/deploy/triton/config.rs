@@ -38,6 +38,8 @@ struct Tensor {
     name: String,
     data_type: &'static str,
     dims: Vec<i64>,
+    /// A single number a sample: Triton has it as one of one dimension, for `dims` may not be empty.
+    is_number: bool,
     /// Without −1.
     warmup_dims: Vec<i64>,
 }
@@ -107,11 +109,15 @@ fn of_mode(tensors: &[TensorInfo], mode: IoMode) -> Vec<&TensorInfo> {
     tensors.iter().filter(|tensor| tensor.mode == mode).collect()
 }
 
-/// The largest batch that every input takes, where the first dimension of every tensor is open; else 0.
+/// The largest batch that every input takes, where the first dimension of every tensor is open and one sample alone is taken,
+/// too; else 0.
 fn max_batch_size(inputs: &[&TensorInfo], outputs: &[&TensorInfo], sidecar: &Sidecar) -> i64 {
     let open = inputs.iter().chain(outputs).all(|tensor| tensor.shape.first() == Some(&-1));
     let Some(profile) = sidecar.profiles.first().filter(|_| open) else { return 0 };
-    let largest = inputs.iter().map(|input| Some(*profile.shapes.get(&input.name)?.max.first()?));
+    let largest = inputs.iter().map(|input| {
+        let range = profile.shapes.get(&input.name)?;
+        range.max.first().copied().filter(|_| range.min.first() == Some(&1))
+    });
     largest.collect::<Option<Vec<_>>>().and_then(|sizes| sizes.into_iter().min()).unwrap_or(0)
 }
 
@@ -122,11 +128,14 @@ impl Tensor {
         let closed = tensor.shape.iter().enumerate();
         let closed = closed.map(|(place, &size)| if size >= 0 { size } else { usual.map_or(1, |shape| shape[place]) });
         let skipped = usize::from(batched);
+        let is_number = tensor.shape.len() == skipped;
+        let or_one = |dims: Vec<i64>| if is_number { vec![1] } else { dims };
         Self {
             name: tensor.name.clone(),
             data_type: data_type(tensor.data_type),
-            dims: tensor.shape[skipped.min(tensor.shape.len())..].to_vec(),
-            warmup_dims: closed.skip(skipped).collect(),
+            dims: or_one(tensor.shape[skipped..].to_vec()),
+            is_number,
+            warmup_dims: or_one(closed.skip(skipped).collect()),
         }
     }
 }
@@ -158,8 +167,9 @@ impl fmt::Display for ModelConfig {
         writeln!(f, "name: {}\nbackend: {}", quoted(&self.name), quoted(self.backend))?;
         writeln!(f, "default_model_filename: {}\nmax_batch_size: {}", quoted(self.file), self.max_batch_size)?;
         for (field, tensors) in [("input", &self.inputs), ("output", &self.outputs)] {
-            for Tensor { name, data_type, dims, .. } in tensors {
-                writeln!(f, "{field} {{ name: {} data_type: {data_type} dims: {dims:?} }}", quoted(name))?;
+            for Tensor { name, data_type, dims, is_number, .. } in tensors {
+                let reshape = if *is_number { " reshape { shape: [] }" } else { "" };
+                writeln!(f, "{field} {{ name: {} data_type: {data_type} dims: {dims:?}{reshape} }}", quoted(name))?;
             }
         }
         writeln!(f, "version_policy {{ latest {{ num_versions: 1 }} }}")?;

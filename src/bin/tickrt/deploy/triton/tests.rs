@@ -115,6 +115,35 @@ fn open_dimension_other_than_the_batch_is_warmed_up_at_its_usual_size() {
 }
 
 #[test]
+fn one_number_a_sample_is_told_to_triton_as_one_of_one_dimension() {
+    let profiles = json!([{"input": {"min": [1, 256], "opt": [8, 256], "max": [64, 256]}}]);
+    let sidecar = sidecar("trt10", &[-1, 256], &[-1], &profiles);
+    let config = config::of_engine("x", &sidecar, &Settings::default());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.pbtxt");
+    std::fs::write(&file, config.to_string()).unwrap();
+    assert!(config.to_string().contains("dims: [1] reshape { shape: [] } }"), "{config}");
+    let Some(read) = read_by_triton(&[file]) else { return };
+    assert_eq!((&read[0]["max_batch_size"], &read[0]["output"][0]["dims"]), (&json!(64), &json!(["1"])));
+    assert_eq!(read[0]["output"][0]["reshape"], json!({}));
+    assert_eq!(read[0]["input"][0]["reshape"], Value::Null);
+}
+
+#[test]
+fn scalar_is_refused() {
+    let refused = check("fp32", &sidecar("trt10", &[1, 8], &[], &json!([]))).unwrap_err();
+    assert!(refused.to_string().contains("got the scalar `scores`"), "{refused}");
+}
+
+#[test]
+fn batch_that_may_not_be_one_is_left_in_the_shapes() {
+    let profiles = json!([{"input": {"min": [8, 256], "opt": [16, 256], "max": [64, 256]}}]);
+    let sidecar = sidecar("trt10", &[-1, 256], &[-1, 3], &profiles);
+    let config = config::of_engine("x", &sidecar, &Settings::default()).to_string();
+    assert!(config.contains("max_batch_size: 0\n") && config.contains("dims: [16, 256] zero_data: true"), "{config}");
+}
+
+#[test]
 fn plan_of_tensorrt_rtx_is_refused_and_others_are_not() {
     assert!(check("fp32", &sidecar("trt8", &[1], &[1], &json!([]))).is_ok());
     let refused = check("fp32", &sidecar("rtx", &[1], &[1], &json!([]))).unwrap_err();
