@@ -11,6 +11,7 @@ Exit codes:
     1  the check failed: an answer is wrong, NaN or out of range
     2  wrong use: an argument or a file that cannot be, or that does not fit the others
     3  the environment lacks something: a GPU, a library, a version that can do it, memory
+    4  the device failed: a fault of the GPU, an error of CUDA, no answer in time
   130  stopped by Ctrl-C
 
 Environment:
@@ -77,11 +78,8 @@ pub fn code_of(kind: ErrorKind) -> u8 {
         | Kind::OutOfMemory
         | Kind::Unsupported
         | Kind::NoBackend
-        | Kind::Unavailable
-        | Kind::DeadlineMissed
-        | Kind::DeviceLost { .. }
-        | Kind::Cuda { .. }
-        | Kind::Execution => 3,
+        | Kind::Unavailable => 3,
+        Kind::DeadlineMissed | Kind::DeviceLost { .. } | Kind::Cuda { .. } | Kind::Execution => 4,
         _ => 2,
     }
 }

@@ -30,7 +30,7 @@ impl std::fmt::Display for Gate {
     }
 }
 
-/// The environment lacks something, as `exit` has it.
+/// The environment lacks something, as `exit` has it. A device that fails is no such thing: the engine may be why.
 const CANNOT: u8 = 3;
 
 /// Compares the engine's answers with ONNX Runtime's on the CPU.
