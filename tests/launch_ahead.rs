@@ -172,7 +172,6 @@ unsafe fn run(slot: &SlotMemory, patience: Duration, counts: &Counts) {
         let whole = slot.input_units.is_some() || (*header).window == 0;
         assert!(!came || whole, "it has no rings: each call brings its whole window");
         let sum = if came { answer(input) } else { f32::NAN };
-        counts.expired.fetch_add(usize::from(!came), Ordering::Relaxed);
         let status = Status(if came { 0 } else { Status::EXPIRED });
         match slot.done {
             Done::InBand(unit) => unit.as_ref().publish(awaited, status, sum.to_bits()),
@@ -183,6 +182,8 @@ unsafe fn run(slot: &SlotMemory, patience: Duration, counts: &Counts) {
                 flag.as_ref().publish(awaited, status);
             }
         }
+        // Last: who counts on it finds the slot expired.
+        counts.expired.fetch_add(usize::from(!came), Ordering::Release);
     }
 }
 
@@ -261,7 +262,7 @@ fn submit(session: &mut Session, value: f32) -> tickrt::Ticket {
 /// As long as it takes the device to give up what was launched ahead.
 fn outlast(counts: &Counts, expired: usize) {
     let until = Instant::now() + Duration::from_secs(5);
-    while counts.expired.load(Ordering::Relaxed) < expired {
+    while counts.expired.load(Ordering::Acquire) < expired {
         assert!(Instant::now() < until, "the device waits on");
         std::thread::yield_now();
     }
