@@ -69,17 +69,17 @@ pub(super) struct Numbers(String);
 impl Numbers {
     pub(super) fn int(mut self, name: &str, value: impl TryInto<u32>) -> Self {
         let value = value.try_into().ok().expect("sizes that fit 32 bits");
-        let _ = write!(self.0, "  static constexpr u32 {name} = {value};\n");
+        let _ = writeln!(self.0, "  static constexpr u32 {name} = {value};");
         self
     }
 
     pub(super) fn truth(mut self, name: &str, value: bool) -> Self {
-        let _ = write!(self.0, "  static constexpr bool {name} = {value};\n");
+        let _ = writeln!(self.0, "  static constexpr bool {name} = {value};");
         self
     }
 
     pub(super) fn float(mut self, name: &str, value: f32) -> Self {
-        let _ = write!(self.0, "  static constexpr float {name} = {};\n", literal(value));
+        let _ = writeln!(self.0, "  static constexpr float {name} = {};", literal(value));
         self
     }
 
@@ -362,7 +362,7 @@ impl<'network> Plan<'network> {
             let from = self.share_of_whole(id);
             let numbers = self.common(id).int("from", from).int("first", first);
             let _ = write!(self.structures, "struct Answer{number} {{\n{}}};\n", numbers.0);
-            let _ = write!(answers, "    answer<Answer{number}>(b, turn);\n");
+            let _ = writeln!(answers, "    answer<Answer{number}>(b, turn);");
             first += self.place(id).count;
         }
         let mut source = templates();
@@ -397,17 +397,17 @@ impl<'network> Plan<'network> {
         let mut calls = String::new();
         for (number, step) in self.steps.iter().enumerate() {
             let template = &step.template;
-            let _ = write!(made, "  const {template}<S{number}> s{number}(b, turn);\n");
+            let _ = writeln!(made, "  const {template}<S{number}> s{number}(b, turn);");
             if step.arms {
-                let _ = write!(armed, "  {template}<S{number}>::arm(b);\n");
+                let _ = writeln!(armed, "  {template}<S{number}>::arm(b);");
             }
             let arguments = if step.takes_turn || template == "Input" { "b, turn" } else { "b" };
             let verb = if template == "Input" { "take" } else { "run" };
-            let _ = write!(calls, "    if (!s{number}.{verb}({arguments})) break;  // {}\n", step.note);
+            let _ = writeln!(calls, "    if (!s{number}.{verb}({arguments})) break;  // {}", step.note);
             if stamps {
                 let _ = match number {
-                    0 => write!(calls, "    u64 at = cycles();\n"),
-                    _ => write!(calls, "    stamp(spent, {}, at);\n", number.min(STAMPS) - 1),
+                    0 => writeln!(calls, "    u64 at = cycles();"),
+                    _ => writeln!(calls, "    stamp(spent, {}, at);", number.min(STAMPS) - 1),
                 };
             }
         }

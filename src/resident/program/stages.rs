@@ -323,7 +323,7 @@ impl Plan<'_> {
             Operation::Activation(activation) => {
                 let (name, alpha) = function(Some(*activation));
                 let text = format!("return apply<Function::{name}>({}[i], {});", of[0], literal(alpha));
-                (text, format!("{name}"))
+                (text, name.to_string())
             }
             Operation::Affine(affine) => {
                 let (scale, shift) =
