@@ -167,6 +167,17 @@ pub(crate) mod in_band {
         }
     }
 
+    /// Tells a resident kernel that awaits call `sequence` to end: `kStop` in kernels/resident/turn.cuh.
+    pub(crate) fn stop(unit: &Unit, sequence: u64) {
+        const STOP: u64 = 1 << 31;
+        unit.send(sequence ^ STOP, 0);
+    }
+
+    /// Takes [`stop`] back: the kernel goes on to await call `sequence`.
+    pub(crate) fn take_back_stop(unit: &Unit, sequence: u64) {
+        unit.send(sequence.wrapping_sub(1), 0);
+    }
+
     /// Takes back what looks like the answer of call `sequence`.
     pub(crate) fn forget(units: &[Unit], sequence: u64) {
         for unit in units {

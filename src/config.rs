@@ -32,6 +32,8 @@ pub struct SessionConfig {
     /// rolling windows each call hands over its whole window. After an idle pause longer than this a call is launched
     /// as without; [`Session::keep_warm`](crate::Session::keep_warm) launches ahead again. 1 µs to 1 s.
     pub launch_ahead: Option<Duration>,
+    /// What is only for resident engines.
+    pub resident: ResidentConfig,
     /// Calls made at start, so that the first one is no slower than the thousandth.
     pub warm_up: usize,
     /// Which GPU, in CUDA's order.
@@ -44,6 +46,24 @@ pub struct SessionConfig {
     pub check_finite: bool,
     /// Lowest and highest value that a float output may have.
     pub output_range: Option<[f32; 2]>,
+}
+
+/// How a resident engine ([`PredictorBuilder::resident`](crate::PredictorBuilder::resident)) has the GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResidentConfig {
+    /// How long its kernel stays on the GPU at a time, 50 ms unless set. Another turn follows at once; what waits for the whole
+    /// device (cudaFree, cudaDeviceSynchronize, loading modules) gets its chance in between, and a call that comes then takes
+    /// some 20 µs more. 100 µs to 1 s.
+    pub turn: Duration,
+    /// Whether it may start on a GPU on which other processes compute. Then the GPU is given to each for a while, and calls
+    /// wait for that.
+    pub share_gpu: bool,
+}
+
+impl Default for ResidentConfig {
+    fn default() -> Self {
+        Self { turn: Duration::from_millis(50), share_gpu: false }
+    }
 }
 
 /// How a thread that waits for an answer spends its time. What is kinder to the machine answers later.
@@ -92,6 +112,7 @@ impl Default for SessionConfig {
             wait_limit: Duration::from_millis(100),
             wait_strategy: WaitStrategy::default(),
             launch_ahead: None,
+            resident: ResidentConfig::default(),
             warm_up: 200,
             device: 0,
             cpu_threads: 1,
@@ -184,6 +205,10 @@ impl SessionConfig {
                     .expected("one announced shape")
                     .got(self.shapes.len().to_string()));
             }
+        }
+        let turn = self.resident.turn;
+        if !(Duration::from_micros(100)..=Duration::from_secs(1)).contains(&turn) {
+            return Err(invalid("resident.turn").expected("100 µs to 1 s").got(format!("{turn:?}")));
         }
         if let Some([lowest, highest]) = self.output_range
             && (lowest.is_nan() || highest.is_nan() || lowest > highest)

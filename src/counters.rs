@@ -26,8 +26,13 @@ pub struct Counters {
 }
 
 /// In the order of the arrays here. Journals have the places: a new one goes to the end.
-pub(crate) const BACKENDS: [BackendKind; 4] =
-    [BackendKind::TensorRt, BackendKind::OrtCuda, BackendKind::OrtCpu, BackendKind::Custom];
+pub(crate) const BACKENDS: [BackendKind; 5] = [
+    BackendKind::TensorRt,
+    BackendKind::OrtCuda,
+    BackendKind::OrtCpu,
+    BackendKind::Custom,
+    BackendKind::Resident,
+];
 
 /// Why a call failed or a backend was left, in the order of the arrays here.
 pub(crate) const REASONS: [&str; 17] = [
@@ -265,6 +270,7 @@ pub(crate) fn backend_place(backend: BackendKind) -> usize {
         BackendKind::OrtCuda => 1,
         BackendKind::OrtCpu => 2,
         BackendKind::Custom => 3,
+        BackendKind::Resident => 4,
     }
 }
 

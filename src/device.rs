@@ -155,6 +155,15 @@ impl Device {
         self.compute_capability
     }
 
+    /// Bytes of shared memory that one block can ask for.
+    pub(crate) fn shared_bytes_per_block(&self) -> Result<u32> {
+        let which = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        // SAFETY: the handle is the device's.
+        let bytes = unsafe { result::device::get_attribute(self.handle, which) }
+            .map_err(|error| cuda_error(error, "ask for the GPU's shared memory"))?;
+        Ok(bytes.max(0) as u32)
+    }
+
     /// Its memory, free and total.
     ///
     /// # Errors
@@ -497,6 +506,16 @@ pub(crate) struct Module {
 // SAFETY: a module may be used from any thread.
 unsafe impl Send for Module {}
 
+/// The shape of a kernel that is one cluster of blocks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cluster {
+    pub(crate) blocks: u32,
+    /// Of a block.
+    pub(crate) threads: u32,
+    /// Dynamic shared memory of a block.
+    pub(crate) shared_bytes: u32,
+}
+
 /// A kernel of a [`Module`], which must outlive it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Function(sys::CUfunction);
@@ -507,14 +526,20 @@ unsafe impl Send for Function {}
 #[cfg_attr(not(tickrt_kernels), allow(dead_code))]
 impl Module {
     pub(crate) fn load(device: &Arc<Device>, fat_binary: &'static [u8]) -> Result<Self> {
+        Self::load_image(device, fat_binary, "load the kernels", "build tickrt with a CUDA toolkit that knows this GPU")
+    }
+
+    /// A cubin or fat binary, aligned to 8, which CUDA copies.
+    pub(crate) fn load_image(device: &Arc<Device>, image: &[u8], operation: &str, advice: &str) -> Result<Self> {
+        assert!(image.as_ptr().addr().is_multiple_of(8), "an image is aligned");
         device.bind()?;
-        // SAFETY: nvcc made the fat binary; build.rs aligned it.
-        let handle = unsafe { result::module::load_data(fat_binary.as_ptr().cast()) }.map_err(|error| {
+        // SAFETY: who calls knows that it is an image, which tells its own length.
+        let handle = unsafe { result::module::load_data(image.as_ptr().cast()) }.map_err(|error| {
             let (major, minor) = device.compute_capability;
-            Error::new(ErrorKind::Cuda { code: error.0 as i32 }, "load the kernels")
+            Error::new(ErrorKind::Cuda { code: error.0 as i32 }, operation)
                 .expected(format!("machine code or PTX for compute capability {major}.{minor}"))
                 .got(name(error))
-                .advice("build tickrt with a CUDA toolkit that knows this GPU")
+                .advice(advice)
         })?;
         Ok(Self { handle, device: Arc::clone(device) })
     }
@@ -564,6 +589,67 @@ impl Function {
         }
         .result()
         .map_err(|error| cuda_error(error, "launch a kernel"))
+    }
+
+    /// Lets it have `shared_bytes` of shared memory a block and, of a cluster of more than 8 blocks, that cluster: how many
+    /// clusters of `blocks` blocks of `threads` threads the GPU has room for, if nothing else is there. The driver must have
+    /// [`Feature::Clusters`].
+    pub(crate) fn prepare_clusters(self, device: &Device, cluster: Cluster) -> Result<u32> {
+        use sys::CUfunction_attribute as Attribute;
+        let Cluster { blocks, threads, shared_bytes } = cluster;
+        device.bind()?;
+        let failed = |error| cuda_error(error, &format!("prepare a kernel of {blocks} blocks and {shared_bytes} bytes"));
+        let set = |attribute, value: u32| {
+            // SAFETY: the module is loaded.
+            unsafe { sys::cuFuncSetAttribute(self.0, attribute, value as i32) }.result().map_err(failed)
+        };
+        set(Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared_bytes)?;
+        if blocks > 8 {
+            set(Attribute::CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1)?;
+        }
+        let mut attribute = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue {
+                clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: blocks, y: 1, z: 1 },
+            },
+        };
+        let config = sys::CUlaunchConfig {
+            gridDimX: blocks,
+            gridDimY: 1,
+            gridDimZ: 1,
+            blockDimX: threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: shared_bytes,
+            hStream: std::ptr::null_mut(),
+            attrs: &raw mut attribute,
+            numAttrs: 1,
+        };
+        let mut clusters = 0;
+        // SAFETY: writes one number; the configuration is read before the call returns.
+        unsafe { sys::cuOccupancyMaxActiveClusters(&raw mut clusters, self.0, &raw const config) }
+            .result()
+            .map_err(failed)?;
+        Ok(clusters.max(0) as u32)
+    }
+
+    /// Launches one cluster on `stream`, with one parameter. [`prepare_clusters`](Self::prepare_clusters) came before, and the
+    /// kernel itself says how many blocks a cluster of its has.
+    ///
+    /// # Safety
+    /// As [`launch`](Self::launch).
+    pub(crate) unsafe fn launch_cluster<P>(self, stream: &Stream, cluster: Cluster, parameter: &P) -> Result<()> {
+        let Cluster { blocks, threads, shared_bytes } = cluster;
+        stream.device.bind()?;
+        let mut parameters = [std::ptr::from_ref(parameter).cast_mut().cast::<c_void>()];
+        // SAFETY: passed on to the caller; the parameters are read before the call returns.
+        unsafe {
+            let (nothing, parameters) = (std::ptr::null_mut(), parameters.as_mut_ptr());
+            sys::cuLaunchKernel(self.0, blocks, 1, 1, threads, 1, 1, shared_bytes, stream.handle, parameters, nothing)
+        }
+        .result()
+        .map_err(|error| cuda_error(error, "launch a turn of a resident engine"))
     }
 
     /// As [`launch`](Self::launch), before the kernel before it has ended: this one waits for it by itself

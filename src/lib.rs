@@ -77,7 +77,7 @@ pub use calibration::{Calibration, CalibrationMethod, CalibrationSource, Calibra
 #[cfg(feature = "tool")]
 pub use calibration::{FileSamples, read_files};
 pub use completion::{Completion, Done, Status, Unit};
-pub use config::{GapPolicy, SessionConfig, WaitStrategy, WindowConfig};
+pub use config::{GapPolicy, ResidentConfig, SessionConfig, WaitStrategy, WindowConfig};
 pub use counters::Counters;
 pub use device::{Device, MemoryInfo};
 pub use engine::Engine;

@@ -109,6 +109,7 @@ pub struct PredictorBuilder {
 }
 
 enum Entry {
+    Resident(PathBuf),
     TensorRt { path: PathBuf, verified: bool },
     Engine(Engine),
     OrtCuda(PathBuf),
@@ -117,6 +118,14 @@ enum Entry {
 }
 
 impl PredictorBuilder {
+    /// The resident engine in `path`, with its sidecar beside it: a kernel that stays on the GPU, built by
+    /// `tickrt build --resident`. It stands at the head of a chain.
+    #[must_use]
+    pub fn resident(mut self, path: impl AsRef<Path>) -> Self {
+        self.entries.push(Entry::Resident(path.as_ref().into()));
+        self
+    }
+
     /// The plan in `path`, with its sidecar beside it, on TensorRT.
     #[must_use]
     pub fn tensorrt(mut self, path: impl AsRef<Path>) -> Self {
@@ -235,6 +244,7 @@ impl PredictorBuilder {
         if started.is_empty() {
             return Err(no_backend(&passed_over));
         }
+        started[0].session.keep_warm()?;
         // One set of rings in all: the one that answers has it.
         started[1..].iter_mut().for_each(|entry| drop(entry.session.take_windows()));
         Ok(Predictor { entries: started, active: 0, passed_over, observers: Observers::default(), question: None })
@@ -308,6 +318,7 @@ fn unknown_normalization(plan: &Path, got: String) -> Error {
 impl Entry {
     fn kind(&self) -> BackendKind {
         match self {
+            Self::Resident(_) => BackendKind::Resident,
             Self::TensorRt { .. } | Self::Engine(_) => BackendKind::TensorRt,
             Self::OrtCuda(_) => BackendKind::OrtCuda,
             Self::OrtCpu(_) => BackendKind::OrtCpu,
@@ -317,6 +328,7 @@ impl Entry {
 
     fn start(self, config: &SessionConfig, host_code: bool) -> Result<Started> {
         let session = match self {
+            Self::Resident(path) => Session::load_resident(path, config)?,
             Self::TensorRt { path, verified } => {
                 let plan = if verified { Plan::read(path)? } else { Plan::read_unverified(path)? };
                 let plan = if host_code { plan.allow_host_code() } else { plan };
@@ -333,6 +345,8 @@ impl Entry {
         let (quarantined, failed, distrusted, outgoing) = (false, false, false, false);
         let mut started = Started { session, quarantined, failed, distrusted, outgoing, p99: None, reason: None };
         started.measure(config.warm_up.min(200))?;
+        // What starts next allocates and loads modules, which would wait for a resident kernel's turn.
+        started.session.rest();
         Ok(started)
     }
 }

@@ -54,6 +54,8 @@ pub struct Session {
     /// The graph that waits on the device for the next call.
     ahead: Option<Ahead>,
     launches_ahead: bool,
+    /// Whether an input is to be refused that the device does not refuse.
+    looks_at_input: bool,
     wait_limit: Duration,
     wait_strategy: WaitStrategy,
     check_finite: bool,
@@ -201,6 +203,10 @@ impl Session {
     fn free_slot(&mut self) -> Option<usize> {
         if let Some(ahead) = self.ahead {
             return Some(ahead.slot);
+        }
+        if self.backend.takes_calls_in_order() {
+            let index = (self.sequence % self.depth as u64) as usize;
+            return self.is_free(index).then_some(index);
         }
         for _ in 0..self.depth {
             let index = self.next;
@@ -464,8 +470,9 @@ impl Session {
                 let sequence = self.sequence + 1;
                 // Spent even if the launch fails: the header has it.
                 self.sequence = sequence;
+                self.prepare(index, shape, sequence);
                 self.ring(index, sequence);
-                self.start_graph(index, shape, sequence).map_err(|error| self.failed(error))?;
+                self.backend.launch(index, shape).map_err(|error| self.failed(error))?;
                 sequence
             }
         };
@@ -497,9 +504,9 @@ impl Session {
         unsafe { AtomicU64::from_ptr(&raw mut (*header).sequence) }.store(sequence, Ordering::Release);
     }
 
-    /// Launches the graph of a slot, to wait for call `sequence` unless that is there.
+    /// Makes a slot ready for call `sequence`: nothing in it looks like its answer.
     #[inline]
-    fn start_graph(&mut self, index: usize, shape: usize, sequence: u64) -> Result<()> {
+    fn prepare(&mut self, index: usize, shape: usize, sequence: u64) {
         self.slots[index].words = self.words[shape];
         let seen = match self.backend.slots()[index].done {
             Done::Flag(_) => self.finished(index, sequence).is_some(),
@@ -510,7 +517,6 @@ impl Session {
         }
         // SAFETY: the backend's contract: the header is valid, and nothing reads it before the launch.
         unsafe { (*self.backend.slots()[index].header.as_ptr()).awaited = sequence };
-        self.backend.launch(index, shape)
     }
 
     // ---- 4. Spin on the flag.
@@ -703,7 +709,7 @@ impl Session {
         let done = Instant::now();
         let slot = self.slots[index];
         self.slots[index].state = SlotState::Free;
-        if status.is(Status::NON_FINITE_INPUT) {
+        if status.is(Status::NON_FINITE_INPUT) || self.looks_at_input && self.is_input_bad(index) {
             return self.ended(index, sequence, Err(ErrorKind::NonFiniteInput.into()));
         }
         self.unpack(index);
@@ -723,6 +729,16 @@ impl Session {
         let (backend, engine) = (self.backend.kind(), self.backend.engine_id());
         let answer = Answer { tag: slot.tag, sequence, backend, engine, submitted: slot.submitted, done };
         self.ended(index, sequence, Ok(answer))
+    }
+
+    /// Whether the normalisation refuses what lies in the slot: looked at when the answer is there.
+    fn is_input_bad(&self, index: usize) -> bool {
+        let inputs = &self.backend.signature().shapes[self.slots[index].shape].inputs;
+        inputs.iter().zip(&self.backend.slots()[index].inputs).any(|(normalizer, region)| {
+            // SAFETY: the backend's contract: valid, aligned and large enough; nobody writes it before the slot is free.
+            let input = unsafe { std::slice::from_raw_parts(region.start.as_ptr(), normalizer.input_bytes()) };
+            normalizer.refuses(input)
+        })
     }
 
     /// Moves an answer in band to the slot's outputs.

@@ -75,6 +75,7 @@ pub(crate) fn backend_number(kind: BackendKind) -> i32 {
         BackendKind::OrtCuda => 1,
         BackendKind::OrtCpu => 2,
         BackendKind::Custom => 3,
+        BackendKind::Resident => 4,
     }
 }
 

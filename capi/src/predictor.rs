@@ -53,6 +53,13 @@ pub unsafe extern "C" fn tickrt_chain_add_tensorrt(chain: Option<&mut Chain>, pa
     unsafe { add_path(chain, path, |builder, path| builder.tensorrt(path)) }
 }
 
+/// `predictor.h`: adds a resident engine with its sidecar.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tickrt_chain_add_resident(chain: Option<&mut Chain>, path: *const c_char) -> MaybeError {
+    // SAFETY: the header's contract.
+    unsafe { add_path(chain, path, |builder, path| builder.resident(path)) }
+}
+
 /// `predictor.h`: adds an engine that is loaded already.
 #[unsafe(no_mangle)]
 pub extern "C" fn tickrt_chain_add_engine(chain: Option<&mut Chain>, engine: Option<&CEngine>) -> MaybeError {

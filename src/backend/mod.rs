@@ -15,6 +15,7 @@ use crate::normalize::Normalizer;
 use crate::tensor::{DataType, TensorInfo};
 
 pub mod ort;
+pub mod resident;
 mod slots;
 mod staged;
 pub mod tensorrt;
@@ -28,6 +29,8 @@ const LAST_CALL: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BackendKind {
+    /// A kernel of tickrt's own that stays on the GPU and polls for calls.
+    Resident,
     /// TensorRT, from a captured CUDA graph.
     #[serde(rename = "tensorrt")]
     TensorRt,
@@ -43,13 +46,14 @@ impl BackendKind {
     /// Whether it needs the GPU, and so ends with it.
     #[must_use]
     pub fn on_gpu(self) -> bool {
-        matches!(self, Self::TensorRt | Self::OrtCuda)
+        matches!(self, Self::Resident | Self::TensorRt | Self::OrtCuda)
     }
 }
 
 impl fmt::Display for BackendKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
+            Self::Resident => "resident",
             Self::TensorRt => "tensorrt",
             Self::OrtCuda => "ort-cuda",
             Self::OrtCpu => "ort-cpu",
@@ -231,6 +235,31 @@ pub unsafe trait Backend: Send {
     /// [`Status::EXPIRED`](crate::Status::EXPIRED) if that does not happen in time.
     fn launches_ahead(&self) -> bool {
         false
+    }
+
+    /// Whether the device takes calls by their numbers: call `n` in slot `(n - 1) % slots().len()`, none left out. Then it
+    /// takes inputs by `input_units` alone, [`launch`](Self::launch) comes after them, and no slot is there to be kept warm
+    /// with.
+    fn takes_calls_in_order(&self) -> bool {
+        false
+    }
+
+    /// Whether the device says [`Status::NON_FINITE_INPUT`](crate::Status::NON_FINITE_INPUT) where the normalisation refuses
+    /// NaN; else the session looks at the input itself.
+    fn refuses_non_finite(&self) -> bool {
+        true
+    }
+
+    /// Ends what waits on the device for calls, so that nothing keeps it busy until the next one: that will have number `next`,
+    /// if its slot is not in use.
+    fn rest(&mut self, _next: Option<u64>) {}
+
+    /// Has the device wait for calls again.
+    ///
+    /// # Errors
+    /// Those of [`launch`](Self::launch).
+    fn wake(&mut self) -> Result<()> {
+        Ok(())
     }
 
     /// Asks the device what became of its calls. Control plane: may call the driver.

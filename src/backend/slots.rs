@@ -21,6 +21,16 @@ pub(crate) struct SlotLayout {
 
 impl SlotLayout {
     pub(crate) fn new(signature: &Signature, input_in_band: bool) -> Self {
+        let in_band = signature.shapes.iter().all(|shape| in_band::fits(&shape.outputs));
+        Self::with(signature, input_in_band, in_band)
+    }
+
+    /// Inputs and answers in band, whatever their size.
+    pub(crate) fn all_in_band(signature: &Signature) -> Self {
+        Self::with(signature, true, true)
+    }
+
+    fn with(signature: &Signature, input_in_band: bool, in_band: bool) -> Self {
         let mut end = size_of::<SlotHeader>();
         let mut place = |bytes: usize| {
             let start = end;
@@ -38,7 +48,6 @@ impl SlotLayout {
             .map(&mut place)
             .collect();
         let words = signature.shapes.iter().map(CallShape::words).max().unwrap_or(0);
-        let in_band = signature.shapes.iter().all(|shape| in_band::fits(&shape.outputs));
         let (done, _) = place(if in_band { words * size_of::<Unit>() } else { size_of::<Completion>() });
         Self { inputs, input_units, outputs, done, in_band, bytes: end }
     }

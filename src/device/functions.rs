@@ -51,6 +51,9 @@ pub(crate) enum Feature {
     LaunchAttributes,
     /// To know what a kernel was compiled for. Without it the least is assumed.
     FunctionAttributes,
+    /// Kernels that have all of a multiprocessor's shared memory, in clusters, and how many of those fit the GPU. Without it
+    /// there are no resident engines.
+    Clusters,
 }
 
 impl Feature {
@@ -62,6 +65,7 @@ impl Feature {
             }
             Self::LaunchAttributes => (&["cuLaunchKernelEx"], "11.8 (520)"),
             Self::FunctionAttributes => (&["cuFuncGetAttribute"], "10.1 (418)"),
+            Self::Clusters => (&["cuFuncSetAttribute", "cuOccupancyMaxActiveClusters"], "11.8 (520)"),
         }
     }
 
@@ -137,7 +141,7 @@ mod tests {
     }
 
     fn is_known(function: &str) -> bool {
-        let features = [Feature::Graphs, Feature::LaunchAttributes, Feature::FunctionAttributes];
+        let features = [Feature::Graphs, Feature::LaunchAttributes, Feature::FunctionAttributes, Feature::Clusters];
         REQUIRED.contains(&function) || features.iter().any(|feature| feature.needs().0.contains(&function))
     }
 

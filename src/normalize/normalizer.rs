@@ -105,6 +105,22 @@ impl Normalizer {
         elements
     }
 
+    /// Whether some inputs are refused.
+    pub(crate) fn is_picky(&self) -> bool {
+        self.non_finite == NonFinite::Refuse && !self.copy
+    }
+
+    /// Whether this input, as it is handed over, is refused.
+    pub(crate) fn refuses(&self, input: &[u8]) -> bool {
+        self.is_picky()
+            && match self.input_type {
+                DataType::F32 => !bytemuck::cast_slice::<_, f32>(input).iter().all(|x| x.is_finite()),
+                DataType::F16 => !bytemuck::cast_slice::<_, f16>(input).iter().all(|x| x.is_finite()),
+                DataType::F64 => !bytemuck::cast_slice::<_, f64>(input).iter().all(|x| x.is_finite()),
+                _ => false,
+            }
+    }
+
     /// The scalar version: from the bytes handed over to the bytes that the network takes.
     ///
     /// # Errors

@@ -5,11 +5,13 @@
 //! what cannot.
 
 pub mod budget;
+pub mod artefact;
 mod fuse;
 mod lower;
 pub mod network;
 pub mod program;
 pub mod reference;
 pub mod stream;
+pub mod turn;
 
 pub use lower::lower;

@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::normalize::Normalizer;
 
 /// The kernel's name.
-pub const ENTRY: &str = "tickrt_resident";
+pub const ENTRY: &std::ffi::CStr = c"tickrt_resident";
 
 /// What becomes of a network on a GPU.
 #[derive(Debug, Clone)]

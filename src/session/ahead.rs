@@ -30,7 +30,8 @@ impl Session {
         let Some(slot) = self.free_slot() else { return };
         let sequence = self.sequence + 1;
         // What goes wrong here goes wrong again in the next `submit`, which has somebody to tell.
-        if self.start_graph(slot, 0, sequence).is_ok() {
+        self.prepare(slot, 0, sequence);
+        if self.backend.launch(slot, 0).is_ok() {
             self.ahead = Some(Ahead { slot, sequence });
         }
     }
@@ -82,13 +83,17 @@ impl Session {
     ///
     /// Replays the graph on a slot of its own, whose answer nobody sees: a call submitted just then waits for it, as long as
     /// one call takes. With [`launch_ahead`](crate::SessionConfig::launch_ahead) it launches ahead again where that has
-    /// given up, which delays nothing.
+    /// given up, which delays nothing. A resident engine is warm until it was told to [`rest`](Self::rest), and waits for calls
+    /// again after this.
     ///
     /// # Errors
     /// Those of the backend.
     pub fn keep_warm(&mut self) -> Result<()> {
         if fork::since(self.generation) {
             return Err(ErrorKind::Forked.into());
+        }
+        if self.backend.takes_calls_in_order() {
+            return self.backend.wake();
         }
         if self.launches_ahead {
             if self.ahead.is_some_and(|ahead| self.has_expired(ahead)) {
@@ -111,9 +116,19 @@ impl Session {
         self.replay(last + 1)
     }
 
-    /// Ends what was launched ahead, so that nothing of this session keeps the GPU busy or holds up what waits for the whole
-    /// device. The next call, or [`keep_warm`](Self::keep_warm), launches ahead again.
+    /// Ends what was launched ahead and what a resident engine has on the GPU, so that nothing of this session keeps it busy
+    /// or holds up what waits for the whole device. The next call, or [`keep_warm`](Self::keep_warm), begins again.
     pub fn rest(&mut self) {
+        if self.backend.takes_calls_in_order() {
+            let next = (self.sequence % self.depth as u64) as usize;
+            let in_flight = match self.slots[next].state {
+                SlotState::Free | SlotState::Failed(_) => false,
+                SlotState::Asked(sequence) | SlotState::GivenUp(sequence) | SlotState::Discarded(sequence) => {
+                    self.finished(next, sequence).is_none()
+                }
+            };
+            self.backend.rest((!in_flight).then_some(self.sequence + 1));
+        }
         if let Some(ahead) = self.ahead.take() {
             self.let_go(ahead);
         }
@@ -122,8 +137,9 @@ impl Session {
     /// Replays the graph on the slot behind the ring, which numbers its calls by itself.
     fn replay(&mut self, sequence: u64) -> Result<()> {
         let slot = self.depth;
+        self.prepare(slot, 0, sequence);
         self.ring(slot, sequence);
-        self.start_graph(slot, 0, sequence)?;
+        self.backend.launch(slot, 0)?;
         self.slots[slot].state = SlotState::Asked(sequence);
         Ok(())
     }

@@ -4,12 +4,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{Observers, Origin, Session, Slot, SlotState, after};
+use crate::backend::resident::Resident;
 use crate::backend::{Backend, BackendKind, CallShape, Signature};
 use crate::config::SessionConfig;
 use crate::error::Result;
 use crate::fork;
 use crate::logging::{self, say};
+use crate::normalize::Normalizer;
 use crate::nvtx;
+use crate::resident::artefact::Artefact;
 use crate::window::Windows;
 
 impl Session {
@@ -19,6 +22,28 @@ impl Session {
     /// Those of [`Engine::load`](crate::Engine::load) and [`Engine::session`](crate::Engine::session).
     pub fn load(path: impl AsRef<std::path::Path>) -> Result<Self> {
         crate::Engine::load(path)?.session(&SessionConfig::default())
+    }
+
+    /// Loads the resident engine in `path`, with the sidecar beside it, and starts a session on it.
+    ///
+    /// # Errors
+    /// Those of [`Artefact::read`] and [`resident`](Self::resident).
+    pub fn load_resident(path: impl AsRef<std::path::Path>, config: &SessionConfig) -> Result<Self> {
+        Self::resident(&Artefact::read(path)?, config)
+    }
+
+    /// Starts a session on a resident engine: its kernel is on the GPU until the session is dropped or told to
+    /// [`rest`](Self::rest).
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoGpu`](crate::ErrorKind::NoGpu); [`ErrorKind::PlanGpu`](crate::ErrorKind::PlanGpu) for an artefact of
+    /// another GPU; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) where there is no room for it, or another
+    /// process computes on the GPU; [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for a configuration that
+    /// does not fit it; those of CUDA.
+    pub fn resident(artefact: &Artefact, config: &SessionConfig) -> Result<Self> {
+        let number = Self::number();
+        let _about = logging::about_session(artefact.sha256(), number);
+        Self::start_numbered(number, Box::new(Resident::new(artefact, config)?), config)
     }
 
     /// Starts a session on `backend`: makes the windows and warms up every slot with every shape.
@@ -55,9 +80,12 @@ impl Session {
             next: 0,
             sequence: 0,
             id,
-            windows,
             ahead: None,
             launches_ahead: false,
+            looks_at_input: windows.is_none()
+                && !backend.refuses_non_finite()
+                && signature.shapes.iter().flat_map(|shape| &shape.inputs).any(Normalizer::is_picky),
+            windows,
             wait_limit: config.wait_limit,
             wait_strategy: config.wait_strategy,
             check_finite: config.check_finite,

@@ -32,6 +32,9 @@ void tickrt_chain_free(tickrt_chain *chain);
 /* Adds the plan in `path`, with its sidecar beside it, on TensorRT. */
 TICKRT_MUST_USE tickrt_error *tickrt_chain_add_tensorrt(tickrt_chain *chain, const char *path);
 
+/* Adds the resident engine in `path`, with its sidecar beside it: a kernel that stays on the GPU. */
+TICKRT_MUST_USE tickrt_error *tickrt_chain_add_resident(tickrt_chain *chain, const char *path);
+
 /* Adds an engine that is loaded already, and keeps it alive. */
 TICKRT_MUST_USE tickrt_error *tickrt_chain_add_engine(tickrt_chain *chain, const tickrt_engine *engine);
 

@@ -13,6 +13,7 @@ class Chain {
   public:
     Chain() : handle_(tickrt_chain_new()) {}
 
+    Chain &resident(const std::string &engine) { return keep(tickrt_chain_add_resident(get(), engine.c_str())); }
     Chain &tensorrt(const std::string &engine) { return keep(tickrt_chain_add_tensorrt(get(), engine.c_str())); }
     Chain &engine(const Engine &engine) { return keep(tickrt_chain_add_engine(get(), engine.get())); }
     Chain &ort_cuda(const std::string &onnx) { return keep(tickrt_chain_add_ort_cuda(get(), onnx.c_str())); }

@@ -46,7 +46,9 @@ typedef enum tickrt_backend {
     TICKRT_BACKEND_TENSORRT = 0,
     TICKRT_BACKEND_ORT_CUDA = 1,
     TICKRT_BACKEND_ORT_CPU = 2,
-    TICKRT_BACKEND_CUSTOM = 3
+    TICKRT_BACKEND_CUSTOM = 3,
+    /* A kernel of tickrt's own that stays on the GPU and polls for calls. */
+    TICKRT_BACKEND_RESIDENT = 4
 } tickrt_backend;
 
 /* A call on its way. To be copied at will, and given back to the session or predictor that issued it. */

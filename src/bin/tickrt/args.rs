@@ -133,10 +133,11 @@ pub fn preference(text: &str) -> Result<Preference, String> {
 /// An entry of a chain.
 pub fn backend(text: &str) -> Result<BackendKind, String> {
     match text {
+        "resident" => Ok(BackendKind::Resident),
         "tensorrt" | "trt" => Ok(BackendKind::TensorRt),
         "ort-cuda" | "cuda" => Ok(BackendKind::OrtCuda),
         "ort-cpu" | "cpu" => Ok(BackendKind::OrtCpu),
-        _ => Err(format!("`{text}` is none of tensorrt, ort-cuda, ort-cpu")),
+        _ => Err(format!("`{text}` is none of resident, tensorrt, ort-cuda, ort-cpu")),
     }
 }
 

@@ -41,6 +41,7 @@ of 50 ms, of which the first 5 are not measured, because a GPU that has idled wh
 (--idle measures that); input is new every call, its answer computed beforehand and compared. Ends with 1 if an answer was wrong.
 
 Paths:
+  tickrt-resident a kernel of tickrt's own that stays on the GPU (--resident)
   tickrt          the session as it is by default
   tickrt-ahead    the same, each graph launched ahead of its call
   trt-graph-sync  TensorRT: copies and network in a CUDA graph, then a synchronise
@@ -176,7 +177,7 @@ pub fn main(args: &Args) -> Outcome {
     report::print(&paths, &missing, &reference);
     let mut paused = Vec::new();
     if !args.idle.is_empty() {
-        for path in paths.iter_mut().filter(|path| matches!(path.way, Way::Tickrt | Way::TickrtAhead)) {
+        for path in paths.iter_mut().filter(|path| matches!(path.way, Way::Resident | Way::Tickrt | Way::TickrtAhead)) {
             paused.extend(idle::measure(path, &args.idle, args.pauses, &feed, [args.atol, args.rtol])?);
         }
         if paused.is_empty() {
@@ -304,6 +305,9 @@ fn start(args: &Args, config: &SessionConfig) -> Outcome<Started> {
     let ways = if args.paths.is_empty() { Way::of(&kinds) } else { args.paths.clone() };
     for way in &ways {
         match way.kind() {
+            BackendKind::Resident if args.chain.resident.is_none() => {
+                return Err(Failure::usage(format!("{} is to be measured: add --resident FILE", way.name())));
+            }
             BackendKind::TensorRt if args.chain.engine.is_none() => {
                 return Err(Failure::usage(format!("{} is to be measured: add --engine FILE", way.name())));
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tickrt::backend::ort::{CudaOptions, OrtBackend};
 use tickrt::onnx::Model;
+use tickrt::resident::artefact::Artefact;
 use tickrt::{
     BackendKind, Counters, Engine, ErrorKind, Metrics, Normalization, Plan, Predictor, Session, SessionConfig, Shapes,
     Sidecar,
@@ -20,10 +21,13 @@ pub struct ChainArgs {
     /// The engine, for TensorRT
     #[arg(long, visible_alias = "loadEngine", value_name = "FILE")]
     pub engine: Option<PathBuf>,
+    /// The resident engine, built by `build --resident`
+    #[arg(long, value_name = "FILE")]
+    pub resident: Option<PathBuf>,
     /// The model, for ONNX Runtime
     #[arg(long, value_name = "FILE")]
     pub onnx: Option<PathBuf>,
-    /// Who is asked, in this order: tensorrt, ort-cuda, ort-cpu
+    /// Who is asked, in this order: resident, tensorrt, ort-cuda, ort-cpu
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = args::backend)]
     pub chain: Vec<BackendKind>,
     /// Load an engine that has no sidecar, such as trtexec's: TensorRT runs code from it, so trust the file
@@ -51,6 +55,7 @@ impl ChainArgs {
     pub fn kinds(&self) -> Outcome<Vec<BackendKind>> {
         let mut kinds = self.chain.clone();
         if kinds.is_empty() {
+            kinds.extend(self.resident.as_ref().map(|_| BackendKind::Resident));
             kinds.extend(self.engine.as_ref().map(|_| BackendKind::TensorRt));
             kinds.extend(self.onnx.iter().flat_map(|_| [BackendKind::OrtCuda, BackendKind::OrtCpu]));
         }
@@ -61,13 +66,14 @@ impl ChainArgs {
                 return Err(Failure::usage(format!("the chain has {kind} twice")));
             }
             match kind {
+                BackendKind::Resident if self.resident.is_none() => return lacks("--resident", kind),
                 BackendKind::TensorRt if self.engine.is_none() => return lacks("--engine", kind),
                 BackendKind::OrtCuda | BackendKind::OrtCpu if self.onnx.is_none() => return lacks("--onnx", kind),
                 _ => {}
             }
         }
         if kinds.is_empty() {
-            return Err(Failure::usage("no network is named: add --engine FILE, --onnx FILE or both"));
+            return Err(Failure::usage("no network is named: add --engine FILE, --onnx FILE, --resident FILE or several of them"));
         }
         self.check_files(&kinds)?;
         Ok(kinds)
@@ -76,6 +82,9 @@ impl ChainArgs {
     /// A file that is damaged is the user's mistake and ends the run, fallback or not; an environment that lacks
     /// something moves the chain on.
     fn check_files(&self, kinds: &[BackendKind]) -> Outcome {
+        if kinds.contains(&BackendKind::Resident) {
+            self.artefact()?;
+        }
         if kinds.contains(&BackendKind::TensorRt) {
             let plan = self.plan()?;
             if let (Some(sidecar), Some(shapes)) = (plan.sidecar(), &self.shapes) {
@@ -86,6 +95,12 @@ impl ChainArgs {
             Model::read(self.onnx()?)?;
         }
         Ok(())
+    }
+
+    /// The resident engine, checked.
+    pub fn artefact(&self) -> Outcome<Artefact> {
+        let path = self.resident.as_ref().ok_or_else(|| Failure::usage("add --resident FILE"))?;
+        Ok(Artefact::read(path)?)
     }
 
     /// The engine's plan, checked.
@@ -108,9 +123,10 @@ impl ChainArgs {
     /// What sessions are made for: every backend gets the normalisation that was named, or the sidecar's.
     pub fn config(&self) -> Outcome<SessionConfig> {
         let normalizations = if self.normalization.is_empty() {
-            match self.sidecar()? {
-                Some(sidecar) => sidecar.normalizations,
-                None => {
+            match (self.sidecar()?, &self.resident) {
+                (Some(sidecar), _) => sidecar.normalizations,
+                (None, Some(_)) => self.artefact()?.facts().normalizations(),
+                (None, None) => {
                     self.offer_normalization();
                     Vec::new()
                 }
@@ -147,6 +163,10 @@ impl ChainArgs {
         }
         for kind in kinds {
             builder = match (kind, &self.engine, &self.onnx) {
+                (BackendKind::Resident, ..) => match &self.resident {
+                    Some(resident) => builder.resident(resident),
+                    None => return Err(Failure::usage("add --resident FILE")),
+                },
                 (BackendKind::TensorRt, Some(engine), _) if self.allow_unverified => {
                     builder.tensorrt_unverified(engine)
                 }
@@ -168,6 +188,7 @@ impl ChainArgs {
     /// Starts one backend by itself.
     pub fn session(&self, kind: BackendKind, config: &SessionConfig) -> Outcome<Session> {
         Ok(match kind {
+            BackendKind::Resident => Session::resident(&self.artefact()?, config)?,
             BackendKind::TensorRt => Engine::from_plan(&self.plan()?, self.device)?.session(config)?,
             BackendKind::OrtCuda => {
                 let backend = OrtBackend::cuda(&Model::read(self.onnx()?)?, config, CudaOptions::default())?;

@@ -17,6 +17,7 @@ use crate::exit::{Failure, Outcome};
 /// How an answer is got. In the table's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
+    Resident,
     Tickrt,
     TickrtAhead,
     TrtGraphSync,
@@ -28,7 +29,8 @@ pub enum Way {
 }
 
 impl Way {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
+        Self::Resident,
         Self::Tickrt,
         Self::TickrtAhead,
         Self::TrtGraphSync,
@@ -42,6 +44,7 @@ impl Way {
     /// For flags and the table.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Resident => "tickrt-resident",
             Self::Tickrt => "tickrt",
             Self::TickrtAhead => "tickrt-ahead",
             Self::TrtGraphSync => "trt-graph-sync",
@@ -61,6 +64,7 @@ impl Way {
     /// Whose code computes.
     pub fn kind(self) -> BackendKind {
         match self {
+            Self::Resident => BackendKind::Resident,
             Self::Tickrt | Self::TickrtAhead | Self::TrtGraphSync | Self::TrtTextbook => BackendKind::TensorRt,
             Self::OrtCudaGraph | Self::OrtCuda => BackendKind::OrtCuda,
             Self::OrtCpu | Self::OrtCpuAll => BackendKind::OrtCpu,
@@ -97,6 +101,7 @@ impl Way {
         let engine = || engine.ok_or_else(|| Failure::usage(format!("{} needs --engine FILE", self.name())));
         let model = || chain.onnx().and_then(|onnx| Ok(Model::read(onnx)?));
         Ok(match self {
+            Self::Resident => Session::resident(&chain.artefact()?, config)?,
             Self::Tickrt => engine()?.session(config)?,
             Self::TickrtAhead => {
                 engine()?.session(&SessionConfig { launch_ahead: Some(PATIENCE), ..config.clone() })?
@@ -185,7 +190,7 @@ impl Path {
         tolerance: [f64; 2],
         between: &mut impl FnMut(),
     ) -> tickrt::Result<()> {
-        if self.way == Way::TickrtAhead {
+        if matches!(self.way, Way::TickrtAhead | Way::Resident) {
             self.session.keep_warm()?;
         }
         let settled = Instant::now() + SETTLING;

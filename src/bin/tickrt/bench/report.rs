@@ -66,9 +66,9 @@ pub fn print(paths: &[Path], missing: &[(Way, String)], reference: &str) {
 pub fn recommend(paths: &[Path]) {
     let p99 = |path: &&Path| path.latencies.quantile_us(0.99);
     let mut best: Vec<&Path> = Vec::new();
-    for kind in [BackendKind::TensorRt, BackendKind::OrtCuda, BackendKind::OrtCpu] {
+    for kind in [BackendKind::Resident, BackendKind::TensorRt, BackendKind::OrtCuda, BackendKind::OrtCpu] {
         // Baselines are for comparison, not for use.
-        let for_use = [Way::Tickrt, Way::TickrtAhead, Way::OrtCuda, Way::OrtCpu, Way::OrtCpuAll];
+        let for_use = [Way::Resident, Way::Tickrt, Way::TickrtAhead, Way::OrtCuda, Way::OrtCpu, Way::OrtCpuAll];
         let of = paths.iter().filter(|path| path.way.kind() == kind && for_use.contains(&path.way));
         best.extend(of.min_by(|a, b| p99(a).total_cmp(&p99(b))));
     }
@@ -135,7 +135,7 @@ fn say_how_much_faster(paths: &[Path]) {
         let of = paths.iter().filter(|path| ways.contains(&path.way));
         of.map(|path| path.latencies.quantile_us(share)).reduce(f64::min)
     };
-    for ours in [Way::Tickrt, Way::TickrtAhead] {
+    for ours in [Way::Resident, Way::Tickrt, Way::TickrtAhead] {
         for (theirs, name) in [
             (&[Way::OrtCuda, Way::OrtCudaGraph][..], "the best of ONNX Runtime CUDA"),
             (&[Way::TrtTextbook], "trt-textbook"),
@@ -196,6 +196,7 @@ pub fn records(args: &Args, paths: &[Path], beside: &Beside) -> Outcome<Vec<Reco
     let record = |path: &Path, latencies: &Latencies| {
         let batch = batch(&path.session);
         let on_tensorrt = path.way.kind() == BackendKind::TensorRt;
+        let on_onnxruntime = matches!(path.way.kind(), BackendKind::OrtCuda | BackendKind::OrtCpu);
         let of = |applies: bool, version: &str| if applies { version.to_owned() } else { "none".to_owned() };
         Record {
             run_id: run_id.clone(),
@@ -229,7 +230,7 @@ pub fn records(args: &Args, paths: &[Path], beside: &Beside) -> Outcome<Vec<Reco
             gpu: machine.gpu.clone(),
             driver: machine.driver.clone(),
             tensorrt: of(on_tensorrt, &model.tensorrt),
-            onnxruntime: of(!on_tensorrt, &machine.onnxruntime),
+            onnxruntime: of(on_onnxruntime, &machine.onnxruntime),
             commit: machine.commit.clone(),
         }
     };

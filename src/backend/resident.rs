@@ -1,0 +1,285 @@
+//! Resident engines: a kernel of tickrt's own that stays on the GPU, polls its slots and answers in band. A call is a write, a
+//! spin and a read: no launch, no call of the driver.
+//!
+//! The kernel runs in turns of a bounded length ([`ResidentConfig::turn`](crate::ResidentConfig::turn)), two of them queued one
+//! behind the other, so that whatever becomes of the host the GPU is free again soon. `turns` has the thread that queues
+//! them, `room` what keeps engines from taking more of the GPU than there is.
+
+mod room;
+mod turns;
+
+use std::sync::Arc;
+
+use self::room::Room;
+use self::turns::Turns;
+use crate::backend::slots::SlotLayout;
+use crate::backend::{Backend, BackendKind, CallShape, Health, LAST_CALL, OutputShape, Signature, SlotMemory};
+use crate::completion::in_band;
+use crate::config::SessionConfig;
+use crate::device::{Cluster, Device, DeviceBuffer, Feature, MappedBuffer, Module, Quarantine, Settle, Stream};
+use crate::error::{Error, ErrorKind, Result};
+use crate::resident::artefact::Artefact;
+use crate::resident::turn::{REPORT_WORDS, Turn};
+use crate::tensor::{IoMode, TensorInfo};
+
+/// The backend. Made from an [`Artefact`], with [`Session::resident`](crate::Session::resident) or
+/// [`PredictorBuilder::resident`](crate::PredictorBuilder::resident).
+pub(crate) struct Resident {
+    device_side: Quarantine<DeviceSide>,
+    signature: Signature,
+    slots: Vec<SlotMemory>,
+    /// The number of the call that was launched last.
+    last: u64,
+    /// The call in whose place the sign to end lies.
+    marked: Option<u64>,
+    resting: bool,
+    description: String,
+    engine_id: [u8; 32],
+}
+
+/// Everything whose drop calls the driver.
+struct DeviceSide {
+    turns: Turns,
+    _memory: Memory,
+    _room: Room,
+    device_memory: u64,
+}
+
+/// What the kernel reads and writes. Held, not touched: the addresses are in its parameter.
+struct Memory {
+    slots: MappedBuffer,
+    report: MappedBuffer,
+    constants: DeviceBuffer,
+    /// The number of the next call, from turn to turn.
+    progress: DeviceBuffer,
+}
+
+impl Resident {
+    /// Loads the artefact's code, allocates everything and has the first turn wait for calls.
+    pub(crate) fn new(artefact: &Artefact, config: &SessionConfig) -> Result<Self> {
+        let device = Device::open(config.device)?;
+        Feature::Clusters.check().map_err(|got| {
+            Error::new(ErrorKind::Unsupported, "start a resident engine").expected("a driver that has clusters").got(got)
+        })?;
+        artefact.check(device.compute_capability(), device.shared_bytes_per_block()?)?;
+        room::refuse_company(&device, config.resident.share_gpu)?;
+        let signature = signature(artefact, config)?;
+        let (free_before, allocated_before) = (device.memory()?.free, device.allocated());
+        let facts = artefact.facts();
+        let cluster = Cluster { blocks: facts.blocks, threads: facts.threads, shared_bytes: facts.shared_bytes };
+        let module = load(&device, artefact.cubin())?;
+        let kernel = module.function(crate::resident::program::ENTRY)?;
+        let room = Room::take(&device, cluster, kernel.prepare_clusters(&device, cluster)?)?;
+        let layout = SlotLayout::all_in_band(&signature);
+        let memory = Memory::new(&device, artefact.constants(), layout.bytes * config.depth)?;
+        let slots = layout.slots(&memory.slots, config.depth);
+        let turn = memory.turn(&layout, config);
+        let stream = Stream::new(&device, config.stream_priority)?;
+        let turns = Turns::start(turns::Parts { stream, _module: module, kernel, cluster, turn, report: memory.report.host(0) })?;
+        let taken = free_before.saturating_sub(device.memory()?.free);
+        let device_memory = taken.max(device.allocated().saturating_sub(allocated_before));
+        Ok(Self {
+            device_side: Quarantine::new(DeviceSide { turns, _memory: memory, _room: room, device_memory }),
+            signature,
+            slots,
+            last: 0,
+            marked: None,
+            resting: false,
+            description: format!(
+                "a resident kernel of {} on {}",
+                if facts.blocks == 1 { "one block".to_owned() } else { format!("{} blocks", facts.blocks) },
+                device.name()
+            ),
+            engine_id: artefact.sha256(),
+        })
+    }
+
+    /// The first unit of the slot that call `sequence` has.
+    fn first_unit(&self, sequence: u64) -> &crate::completion::Unit {
+        let slot = ((sequence - 1) % self.slots.len() as u64) as usize;
+        let units = self.slots[slot].input_units.expect("`SlotLayout::all_in_band` gives every slot units");
+        // SAFETY: the slot's memory lives as long as `self`, and a unit is atomic.
+        unsafe { units.as_ref() }
+    }
+}
+
+// SAFETY: the slots lie in `memory.slots`, which is neither moved nor freed before the backend is (quarantined, never);
+// `SlotLayout` gives each its own lines. The kernel writes every unit of an answer whole with its tag, once, after it has seen
+// the number of that call in every unit of its input, and touches nothing else of a slot.
+unsafe impl Backend for Resident {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Resident
+    }
+
+    fn description(&self) -> &str {
+        &self.description
+    }
+
+    fn engine_id(&self) -> [u8; 32] {
+        self.engine_id
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn slots(&self) -> &[SlotMemory] {
+        &self.slots
+    }
+
+    fn graph(&self) -> Result<(), &str> {
+        Err("its kernel is on the GPU already")
+    }
+
+    fn keeps_windows(&self) -> bool {
+        false
+    }
+
+    /// The session has written the input's units: the kernel has seen them, or will.
+    #[inline]
+    fn launch(&mut self, slot: usize, _shape: usize) -> Result<()> {
+        if self.device_side.is_closed() {
+            return Err(ErrorKind::Unavailable.into());
+        }
+        if let Some(error) = self.device_side.turns.failed() {
+            return Err(error);
+        }
+        // SAFETY: the slot's memory lives as long as `self`, and the session alone writes its header.
+        self.last = unsafe { self.slots[slot].header.as_ref() }.awaited;
+        if self.resting {
+            // The call lies where the sign lay.
+            (self.resting, self.marked) = (false, None);
+            self.device_side.turns.go_on();
+        }
+        Ok(())
+    }
+
+    fn takes_calls_in_order(&self) -> bool {
+        true
+    }
+
+    fn refuses_non_finite(&self) -> bool {
+        false
+    }
+
+    fn rest(&mut self, next: Option<u64>) {
+        if self.device_side.is_closed() || self.resting {
+            return;
+        }
+        self.resting = true;
+        self.device_side.turns.rest();
+        if let Some(next) = next {
+            in_band::stop(self.first_unit(next), next);
+            self.marked = Some(next);
+        }
+    }
+
+    fn wake(&mut self) -> Result<()> {
+        if self.device_side.is_closed() {
+            return Err(ErrorKind::Unavailable.into());
+        }
+        if let Some(error) = self.device_side.turns.failed() {
+            return Err(error);
+        }
+        if self.resting {
+            self.resting = false;
+            if let Some(next) = self.marked.take() {
+                in_band::take_back_stop(self.first_unit(next), next);
+            }
+            self.device_side.turns.go_on();
+        }
+        Ok(())
+    }
+
+    fn health(&mut self) -> Health {
+        if self.device_side.is_closed() {
+            return Health::Failed(ErrorKind::Unavailable.into());
+        }
+        self.device_side.turns.failed().map_or(Health::Running, Health::Failed)
+    }
+
+    fn device_memory(&self) -> u64 {
+        self.device_side.device_memory
+    }
+
+    fn quarantine(&mut self) {
+        self.device_side.turns.abandon();
+        self.device_side.close();
+    }
+}
+
+impl Settle for DeviceSide {
+    fn settled(&self) -> bool {
+        self.turns.end(LAST_CALL)
+    }
+}
+
+impl Memory {
+    fn new(device: &Arc<Device>, constants: &[u8], slot_bytes: usize) -> Result<Self> {
+        Ok(Self {
+            slots: MappedBuffer::new(device, slot_bytes)?,
+            report: MappedBuffer::new(device, REPORT_WORDS * 8)?,
+            constants: DeviceBuffer::from_slice(device, constants, "a resident engine's constants")?,
+            progress: DeviceBuffer::from_slice(device, &[1_u64], "a resident engine's progress")?,
+        })
+    }
+
+    fn turn(&self, layout: &SlotLayout, config: &SessionConfig) -> Turn {
+        let units = layout.input_units.expect("`SlotLayout::all_in_band` gives every slot units");
+        Turn {
+            constants: self.constants.address(),
+            input: self.slots.address(units),
+            answer: self.slots.address(layout.done),
+            progress: self.progress.address(),
+            report: self.report.address(0),
+            limit_ns: config.resident.turn.as_nanos() as u64,
+            reserved: 0,
+            input_stride: layout.bytes as u32,
+            answer_stride: layout.bytes as u32,
+            depth: config.depth as u32,
+            flags: 0,
+        }
+    }
+}
+
+/// What the artefact computes, for the one shape that it was built for.
+fn signature(artefact: &Artefact, config: &SessionConfig) -> Result<Signature> {
+    let facts = artefact.facts();
+    let baked = SessionConfig { normalizations: Some(facts.normalizations()), ..config.clone() };
+    let tensors: Vec<TensorInfo> = facts.inputs.iter().chain(&facts.outputs).cloned().collect();
+    let mut resolved = baked.resolve(&tensors, |_| None)?;
+    if resolved.len() != 1 {
+        return Err(Error::new(ErrorKind::InvalidArgument, "start a resident engine")
+            .expected("one shape, that which it was built for")
+            .got(format!("{} announced", resolved.len())));
+    }
+    let shape = resolved.swap_remove(0);
+    if config.normalizations.is_some() {
+        let asked = config.resolve(&tensors, |_| None)?.swap_remove(0);
+        if asked.normalizers != shape.normalizers {
+            return Err(Error::new(ErrorKind::InvalidArgument, "start a resident engine")
+                .expected("the normalisation that its kernel was built with")
+                .got("another one in the session's configuration")
+                .advice("build it again with that --normalization, or leave the configuration's out"));
+        }
+    }
+    let outputs = facts.outputs.iter().map(|output| {
+        let count = output.elements().expect("`Artefact::read` refuses dynamic outputs");
+        OutputShape { data_type: output.data_type, shape: output.shape.clone(), count }
+    });
+    let shapes = vec![CallShape { inputs: shape.normalizers, outputs: outputs.collect() }];
+    debug_assert!(facts.inputs.iter().all(|input| input.mode == IoMode::Input));
+    Ok(Signature { inputs: facts.inputs.clone(), outputs: facts.outputs.clone(), shapes })
+}
+
+fn load(device: &Arc<Device>, cubin: &[u8]) -> Result<Module> {
+    // Where it lies in the artefact it need not be aligned.
+    let mut image = vec![0_u64; cubin.len().div_ceil(8)];
+    bytemuck::cast_slice_mut::<_, u8>(&mut image)[..cubin.len()].copy_from_slice(cubin);
+    Module::load_image(
+        device,
+        bytemuck::cast_slice(&image),
+        "load a resident engine's kernel",
+        "build it again for this GPU: tickrt build --resident --compute-capability",
+    )
+}

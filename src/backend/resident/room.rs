@@ -1,0 +1,99 @@
+//! Who else is on the GPU: resident engines share it as far as there is room, and by themselves.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::device::{Cluster, Device};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The clusters of this process's resident engines, by GPU.
+static TAKEN: Mutex<Vec<Taken>> = Mutex::new(Vec::new());
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Taken {
+    device: usize,
+    blocks: u32,
+}
+
+/// One engine's place, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Room(Taken);
+
+impl Room {
+    /// `most`: clusters like this one that an empty GPU has room for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when this process's engines have taken them: another kernel would wait for ever for its turn.
+    pub(super) fn take(device: &Arc<Device>, cluster: Cluster, most: u32) -> Result<Self> {
+        let own = Taken { device: device.ordinal(), blocks: cluster.blocks };
+        let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let others: Vec<u32> = taken.iter().filter(|other| other.device == own.device).map(|other| other.blocks).collect();
+        if clusters_left(most, own.blocks, &others) == 0 {
+            return Err(Error::new(ErrorKind::Unavailable, "find room for a resident engine")
+                .expected(format!("{} free multiprocessors beside each other on {}", own.blocks, device.name()))
+                .got(match most {
+                    0 => "none, even on the empty GPU".to_owned(),
+                    _ => format!("{} resident engines that take {others:?} of them", others.len()),
+                })
+                .advice("end one of them, build with fewer blocks (--resident-blocks), or let the chain go on to TensorRT"));
+        }
+        taken.push(own);
+        Ok(Self(own))
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = taken.iter().position(|taken| *taken == self.0) {
+            taken.swap_remove(place);
+        }
+    }
+}
+
+/// How many clusters of `blocks` blocks still fit where `most` fitted, if each of the others is where it is most in the way.
+fn clusters_left(most: u32, blocks: u32, others: &[u32]) -> u32 {
+    let lost: u32 = others.iter().map(|other| other.div_ceil(blocks)).sum();
+    most.saturating_sub(lost)
+}
+
+/// Refuses a GPU on which another process computes: it is given to one process after the other in slices of milliseconds, and
+/// each has the other wait.
+#[cfg(feature = "metrics")]
+pub(super) fn refuse_company(device: &Device, allowed: bool) -> Result<()> {
+    use crate::nvml::Nvml;
+    if allowed {
+        return Ok(());
+    }
+    // Without NVML nothing is known of others, as in many containers.
+    let Ok(nvml) = Nvml::init() else { return Ok(()) };
+    let Ok(gpu) = nvml.device_by_pci_bus_id(device.pci_address()) else { return Ok(()) };
+    let Ok(processes) = gpu.running_compute_processes() else { return Ok(()) };
+    let others: Vec<u32> = processes.iter().map(|process| process.pid).filter(|&pid| pid != std::process::id()).collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Unavailable, "start a resident engine")
+        .expected(format!("{} for this process alone", device.name()))
+        .got(format!("other processes that compute on it: {others:?}"))
+        .advice("end them, or say that it may share the GPU (ResidentConfig::share_gpu): calls then wait for their time slices"))
+}
+
+/// Without NVML nothing is known of others.
+#[cfg(not(feature = "metrics"))]
+pub(super) fn refuse_company(_: &Device, _allowed: bool) -> Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engines_find_room_until_the_gpu_is_full() {
+        assert_eq!(clusters_left(7, 16, &[]), 7);
+        assert_eq!(clusters_left(7, 16, &[16, 16]), 5);
+        assert_eq!(clusters_left(7, 16, &[1, 1]), 5, "a small one may lie in the middle of a large one's place");
+        assert_eq!(clusters_left(132, 1, &[16, 8]), 108);
+        assert_eq!(clusters_left(7, 16, &[16; 9]), 0);
+    }
+}
