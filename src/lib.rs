@@ -58,6 +58,7 @@ mod plan;
 mod predictor;
 #[doc(hidden)]
 pub mod resident;
+mod sealed;
 mod session;
 #[cfg(feature = "tool")]
 pub mod stats;

@@ -110,11 +110,9 @@ pub(super) fn function(activation: Option<Activation>) -> (&'static str, f32) {
 
 /// A float as C++ has it, to the bit.
 pub(super) fn literal(x: f32) -> String {
-    if x.is_nan() {
-        return "__builtin_nanf(\"\")".to_owned();
-    }
-    if x.is_infinite() {
-        return if x > 0.0 { "__builtin_huge_valf()".to_owned() } else { "-__builtin_huge_valf()".to_owned() };
+    if !x.is_finite() {
+        // What nvcc, NVRTC and host compilers all take for a constant.
+        return format!("__builtin_bit_cast(float, {:#010x}u)", x.to_bits());
     }
     format!("{x:e}f")
 }
@@ -385,8 +383,9 @@ impl<'network> Plan<'network> {
         }
         let shared_bytes = self.shared.next_multiple_of(16);
         source += &text.replace("@words@", &(shared_bytes / 4).to_string());
-        let Self { constants, blocks, threads, notes, .. } = self;
-        Ok(Program { source, constants, blocks, threads, shared_bytes, notes })
+        let Self { network, constants, blocks, threads, notes, .. } = self;
+        let predicted_cycles = predicted_cycles(network, blocks);
+        Ok(Program { source, constants, blocks, threads, shared_bytes, notes, predicted_cycles })
     }
 
     fn body(&self, answers: &str, stamps: bool) -> String {
