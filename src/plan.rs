@@ -118,6 +118,10 @@ impl Plan {
             }
             Err(error) => return Err(error),
         };
+        if header::begins_as_resident(&bytes) {
+            // Its sidecar is another one, too.
+            return Err(header::not_a_plan(&bytes).into_error(operation(), String::new()));
+        }
         let sha256 = digest(&bytes);
         let sidecar = Sidecar::read(&sidecar_path, path)?;
         let enforced = Trust::enforced();

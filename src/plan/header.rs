@@ -24,6 +24,11 @@ pub(super) fn begins_as_plan(bytes: &[u8]) -> bool {
     !tag.is_empty() && (TENSORRT.starts_with(tag) || TENSORRT_RTX.starts_with(tag))
 }
 
+/// Whether these are the bytes of a resident engine.
+pub(super) fn begins_as_resident(bytes: &[u8]) -> bool {
+    bytes.starts_with(&crate::resident::artefact::MAGIC)
+}
+
 /// Reads the header. Errors without looking further than it must.
 pub(super) fn read(bytes: &[u8]) -> Result<Header, Fault> {
     if !begins_as_plan(bytes) {
@@ -71,7 +76,7 @@ pub(crate) fn foreign_file(bytes: &[u8], expected: &str) -> Fault {
     let (got, hint) = match bytes {
         [] => ("an empty file".to_owned(), ""),
         _ if bytes.len() > 4 && begins_as_plan(bytes) => ("a TensorRT plan".to_owned(), "load it as one"),
-        _ if bytes.starts_with(b"TICKRES\n") => ("a resident engine".to_owned(), "load it as one"),
+        _ if begins_as_resident(bytes) => ("a resident engine".to_owned(), "load it as one"),
         _ if wrapped(bytes) => (
             "a plan with a JSON header before it, as ultralytics writes".to_owned(),
             "cut off the header (its length is the first four bytes, little-endian)",

@@ -10,6 +10,7 @@ mod facts;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub(crate) use self::container::MAGIC;
 pub use self::facts::Facts;
 use super::budget::Hardware;
 use super::nvrtc::{Compiled, Nvrtc};
@@ -19,14 +20,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::normalize::{Normalization, Normalizer};
 use crate::onnx::Model;
-use crate::plan::{digest, dotted, hex, quoted, same_bytes};
+use crate::plan::{Fault, digest, dotted, hex, quoted, same_bytes};
 use crate::tensor::{Shapes, TensorInfo};
 use crate::trust::Trust;
 
 /// Files longer than this are neither written nor read: weights of such a size lie beyond every cache of a GPU.
 const LARGEST: u64 = 1 << 30;
-/// Blocks that meet within a call, which clusters are for, are there from this one on.
-const FIRST_WITH_CLUSTERS: u32 = 90;
 const GOES_ON: &str = "the chain goes on to TensorRT";
 
 /// A resident engine as it is kept: machine code, constants, and what is known of them.
@@ -107,8 +106,7 @@ impl Artefact {
                 .got(bytes.len().to_string())
                 .advice(GOES_ON));
         }
-        let refused =
-            |fault: crate::plan::Fault| fault.into_error("keep the compiled kernel".to_owned(), String::new());
+        let refused = |fault: Fault| fault.into_error("keep the compiled kernel".to_owned(), String::new());
         let parts = container::read(&bytes).map_err(refused)?;
         let sha256 = digest(&bytes);
         facts.artefact_sha256 = hex(&sha256);
@@ -125,8 +123,7 @@ impl Artefact {
     /// Whether the file begins as an artefact does; nothing more is looked at.
     #[must_use]
     pub fn is_at(path: impl AsRef<Path>) -> bool {
-        files::read_at_most(path.as_ref(), container::MAGIC.len(), String::new)
-            .is_ok_and(|bytes| bytes == container::MAGIC)
+        files::read_at_most(path.as_ref(), MAGIC.len(), String::new).is_ok_and(|bytes| bytes == MAGIC)
     }
 
     /// Reads an artefact and its sidecar, and makes sure that the bytes are those that were written; where signatures are
@@ -141,29 +138,29 @@ impl Artefact {
         let operation = || format!("read the resident engine {}", path.display());
         let sidecar_path = Self::sidecar_path(path);
         let bytes = files::read_up_to(path, LARGEST, operation, (ErrorKind::NotAPlan, "a resident engine"))?;
+        let refused = |fault: Fault, facts: Option<&Facts>| fault.into_error(operation(), rebuild(facts, Some(path)));
+        if !bytes.starts_with(&MAGIC) {
+            // What lies beside it may be another's sidecar, and no reason to speak of that.
+            let sidecar = Facts::read(&sidecar_path, path).ok().flatten().map(|(facts, _)| facts);
+            let fault = container::read(&bytes).err().unwrap_or_else(|| container::foreign(&bytes));
+            return Err(refused(fault, sidecar.as_ref()));
+        }
         let sha256 = digest(&bytes);
         let sidecar = Facts::read(&sidecar_path, path)?;
         if let Some(trust) = Trust::enforced() {
             let found = sidecar.as_ref().map(|(_, sha256)| (sidecar_path.clone(), *sha256));
             trust.check(path, &[(path.to_path_buf(), sha256)].into_iter().chain(found).collect::<Vec<_>>())?;
         }
-        let into_error = |facts: Option<&Facts>| {
-            let rebuild = rebuild(facts, Some(path));
-            move |fault: crate::plan::Fault| fault.into_error(operation(), rebuild)
-        };
         let Some((facts, _)) = sidecar else {
-            container::read(&bytes).map_err(into_error(None))?;
+            container::read(&bytes).map_err(|fault| refused(fault, None))?;
             return Err(Error::new(ErrorKind::PlanUnverified, operation())
                 .expected(format!("its sidecar {}", sidecar_path.display()))
                 .got("none")
                 .advice(format!("copy both files, or {}", rebuild(None, Some(path)))));
         };
-        if !bytes.starts_with(&container::MAGIC) {
-            return Err(into_error(Some(&facts))(container::foreign(&bytes)));
-        }
         let parts = same_bytes((bytes.len() as u64, &sha256), (facts.artefact_bytes, &facts.artefact_sha256))
             .and_then(|()| container::read(&bytes))
-            .map_err(into_error(Some(&facts)))?;
+            .map_err(|fault| refused(fault, Some(&facts)))?;
         let signed = Trust::enforced().is_some();
         Ok(Self { bytes, parts, facts, sha256, path: Some(path.to_path_buf()), signed, compile_time: None })
     }
@@ -198,14 +195,15 @@ impl Artefact {
                 .got(format!("{}, of tickrt {}", facts.turn_layout, facts.tickrt))
                 .advice(self.rebuild()));
         }
-        let here = compute_capability.0 * 10 + compute_capability.1;
+        let here = number(compute_capability);
         if facts.compute_capability != here {
+            let mut others = facts.clone();
+            others.options.retain(|option| !option.starts_with("--compute-capability"));
+            others.options.push(format!("--compute-capability={}", dotted(here)));
             return Err(Error::new(ErrorKind::PlanGpu, self.operation())
                 .expected(format!("compute capability {}", dotted(facts.compute_capability)))
                 .got(dotted(here))
-                .advice(
-                    format!("{} --compute-capability {}", self.rebuild().trim_end_matches('`'), dotted(here)) + "`",
-                ));
+                .advice(rebuild(Some(&others), self.path())));
         }
         if u64::from(facts.shared_bytes) > shared_bytes_per_block_optin {
             return Err(Error::new(ErrorKind::PlanGpu, self.operation())
@@ -293,7 +291,7 @@ impl Artefact {
 impl ArtefactOptions {
     /// 90 for 9.0.
     fn number(&self) -> u32 {
-        self.compute_capability.0 * 10 + self.compute_capability.1
+        number(self.compute_capability)
     }
 
     /// What the planner may reckon with, once the options can be.
@@ -325,7 +323,9 @@ impl ArtefactOptions {
                     .advice(advice));
             }
         }
-        if let Some(threads) = self.threads.filter(|&threads| threads == 0 || threads % 32 != 0 || threads > 1024) {
+        if let Some(threads) =
+            self.threads.filter(|&threads| threads == 0 || !threads.is_multiple_of(32) || threads > 1024)
+        {
             return Err(refused(ErrorKind::InvalidArgument)
                 .expected("a multiple of 32 up to 1024 threads in a block")
                 .got(threads.to_string()));
@@ -335,24 +335,23 @@ impl ArtefactOptions {
     }
 }
 
+fn number((major, minor): (u32, u32)) -> u32 {
+    major.saturating_mul(10).saturating_add(minor)
+}
+
 /// KiB of shared memory that a block can have, and blocks of the largest cluster (more than 8 where a kernel may ask for them):
 /// CUDA's table of technical specifications by compute capability.
 fn limits(compute_capability: u32) -> Option<(u64, u64)> {
-    let shared_kib = match compute_capability {
-        70 | 72 => 96,
-        75 => 64,
-        80 | 87 => 163,
-        86 | 89 => 99,
-        90 | 100 | 103 | 110 => 227,
-        120 | 121 => 99,
+    Some(match compute_capability {
+        70 | 72 => (96, 1),
+        75 => (64, 1),
+        80 | 87 => (163, 1),
+        86 | 89 => (99, 1),
+        90 | 100 | 103 => (227, 16),
+        110 => (227, 8),
+        120 | 121 => (99, 8),
         _ => return None,
-    };
-    let largest_cluster = match compute_capability {
-        90..110 => 16,
-        FIRST_WITH_CLUSTERS.. => 8,
-        _ => 1,
-    };
-    Some((shared_kib, largest_cluster))
+    })
 }
 
 /// All that the compiler is not asked for.

@@ -89,7 +89,9 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
 }
 
 fn unsupported(got: String) -> Error {
-    Error::new(ErrorKind::Unsupported, "write a resident engine's kernel").got(got)
+    Error::new(ErrorKind::Unsupported, "write a resident engine's kernel")
+        .got(got)
+        .advice("the chain goes on to TensorRT")
 }
 
 /// The templates, in an order in which each finds what it needs.

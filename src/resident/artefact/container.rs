@@ -16,7 +16,7 @@ use crate::error::ErrorKind;
 use crate::plan::{Fault, foreign_file};
 
 /// A line's end in it, so that whoever changes those is found out.
-pub(super) const MAGIC: [u8; 8] = *b"TICKRES\n";
+pub(crate) const MAGIC: [u8; 8] = *b"TICKRES\n";
 const FORMAT: u32 = 1;
 const HEADER: usize = 64;
 const ELF: [u8; 4] = *b"\x7fELF";

@@ -157,7 +157,17 @@ impl Facts {
         }
         lines.push(("predicted", format!("{} cycles a call", self.predicted_cycles)));
         let normalization = &self.normalization;
-        lines.push(("normalisation", format!("of {}, from {}", normalization.input, normalization.input_type)));
+        let untouched = Normalization {
+            output_type: normalization.output_type,
+            ..Normalization::new(normalization.input.clone(), crate::DataType::F32)
+        };
+        lines.push((
+            "normalisation",
+            match *normalization == untouched {
+                true => format!("none of {}", normalization.input),
+                false => format!("of {}, from {}", normalization.input, normalization.input_type),
+            },
+        ));
         lines.extend(self.window_row.map(|row| ("window row", row.to_string())));
         let onnx = self.onnx_file.as_deref().unwrap_or("unknown");
         lines.push(("onnx", format!("{onnx} (sha256 {})", self.onnx_sha256)));
@@ -201,7 +211,7 @@ impl Facts {
         if !matches!(self.blocks, 1 | 2 | 4 | 8 | 16) {
             return Some(format!("{} blocks", self.blocks));
         }
-        if self.threads == 0 || self.threads % 32 != 0 || self.threads > 1024 {
+        if self.threads == 0 || !self.threads.is_multiple_of(32) || self.threads > 1024 {
             return Some(format!("{} threads in a block", self.threads));
         }
         if self.shared_bytes > MOST_SHARED_BYTES {

@@ -109,8 +109,8 @@ impl<'of> Program<'of> {
         let mut handle = ptr::null_mut();
         let name = c"tickrt_resident.cu".as_ptr();
         // SAFETY: the handle is valid for writing, the strings end with a zero byte and outlive the program; no headers.
-        functions
-            .check(unsafe { (functions.create)(&mut handle, source.as_ptr(), name, 0, ptr::null(), ptr::null()) })?;
+        let status = unsafe { (functions.create)(&mut handle, source.as_ptr(), name, 0, ptr::null(), ptr::null()) };
+        functions.check(status)?;
         Ok(Self { functions, handle, _source: PhantomData })
     }
 

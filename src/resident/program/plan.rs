@@ -367,7 +367,6 @@ impl<'network> Plan<'network> {
         let room = (self.hardware.shared_bytes as u32).checked_sub(self.shared).ok_or_else(|| {
             unsupported(format!("{} bytes of activations in a block", self.shared))
                 .expected(format!("at most {} of shared memory", self.hardware.shared_bytes))
-                .advice("let the chain go on to TensorRT")
         })?;
         let body = self.body(&answers, stamps);
         let mut text = format!("\nnamespace tickrt {{\nnamespace resident {{\n{}\n}}\n}}\n{body}", self.structures);
