@@ -39,8 +39,8 @@ pub(crate) fn read(path: &Path, operation: impl Fn() -> String) -> Result<Option
     files::read_up_to(path, MOST_BYTES, operation, otherwise).map(Some)
 }
 
-/// Reads a text of the format `known`.
-pub(crate) fn parse<T: DeserializeOwned>(text: &[u8], known: u32) -> Result<T, Fault> {
+/// Reads a text of the format `known`, of the sidecar of `what`.
+pub(crate) fn parse<T: DeserializeOwned>(text: &[u8], known: u32, what: &str) -> Result<T, Fault> {
     #[derive(Deserialize)]
     struct Format {
         format: u32,
@@ -58,7 +58,22 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &[u8], known: u32) -> Result<T, F
     if checksum != fitting {
         return Err(damaged("one that was changed since (its sidecar_sha256 does not fit)".to_owned()));
     }
-    serde_json::from_str(text).map_err(|error| damaged(error.to_string()))
+    serde_json::from_str(text).map_err(|error| match of_which(text) {
+        Some(other) if other != what => {
+            (ErrorKind::SidecarDamaged, format!("the sidecar of {what}"), format!("that of {other}"))
+        }
+        _ => damaged(error.to_string()),
+    })
+}
+
+/// Whose sidecar a text is, by a field that only the one has.
+fn of_which(text: &str) -> Option<&'static str> {
+    let has = |field: &str| text.contains(&format!("\n  \"{field}\": "));
+    match (has("flavour"), has("turn_layout")) {
+        (true, false) => Some("a plan"),
+        (false, true) => Some("a resident engine"),
+        _ => None,
+    }
 }
 
 fn damaged(got: String) -> Fault {

@@ -163,7 +163,7 @@ impl Sidecar {
     }
 
     fn explained(text: &[u8], operation: impl Fn() -> String, plan: &Path) -> Result<Self> {
-        sealed::parse(text, FORMAT).map_err(|(kind, expected, got)| {
+        sealed::parse(text, FORMAT, "a plan").map_err(|(kind, expected, got)| {
             let advice =
                 format!("{}, or remove the sidecar and see what --allow-unverified says", rebuild(None, Some(plan)));
             Error::new(kind, operation()).expected(expected).got(got).advice(advice)

@@ -120,10 +120,13 @@ impl Artefact {
         files::with_ending(path.as_ref(), ".json")
     }
 
-    /// Whether the file begins as an artefact does; nothing more is looked at.
+    /// Whether the file begins as an artefact does; nothing more is looked at. One too short to tell is taken at its name's word.
     #[must_use]
     pub fn is_at(path: impl AsRef<Path>) -> bool {
-        files::read_at_most(path.as_ref(), MAGIC.len(), String::new).is_ok_and(|bytes| bytes == MAGIC)
+        let path = path.as_ref();
+        let named = || path.extension().is_some_and(|extension| extension == "resident");
+        files::read_at_most(path, MAGIC.len(), String::new)
+            .is_ok_and(|bytes| bytes == MAGIC || (MAGIC.starts_with(&bytes) && named()))
     }
 
     /// Reads an artefact and its sidecar, and makes sure that the bytes are those that were written; where signatures are

@@ -62,8 +62,13 @@ fn resident_engine_altered_is_refused_with_the_command_that_rebuilds_it() {
     bytes.truncate(1000);
     tool.file(&engine, &bytes);
     tool.run(&["inspect", &engine]).must(2, &["got 1000", "copy the file again", "tickrt build --resident --onnx"]);
-    fs::remove_file(tool.path("toy_cnn.resident.json")).unwrap();
-    tool.run(&["inspect", &engine]).must(2, &["tickrt build --resident"]);
+    tool.file(&engine, b"");
+    tool.run(&["inspect", &engine])
+        .must(2, &["expected a resident engine, got an empty file", "tickrt build --resident"]);
+    tool.file("other.engine", b"ftrt");
+    fs::rename(tool.path("toy_cnn.resident.json"), tool.path("other.engine.json")).unwrap();
+    tool.run(&["inspect", "other.engine"]).must(2, &["the sidecar of a plan, got that of a resident engine"]);
+    tool.run(&["inspect", &engine]).must(2, &["got an empty file", "tickrt build --resident"]);
 }
 
 #[test]

@@ -120,8 +120,7 @@ fn resident(path: &Path, args: &Args) -> Outcome {
         ("sha256", table::hex(&artefact.sha256())),
     ];
     table::facts(lines.into_iter().chain(facts.lines()));
-    let tensors: Vec<TensorInfo> = facts.inputs.iter().chain(&facts.outputs).cloned().collect();
-    print_tensors(&tensors);
+    print_tensors(&facts.tensors());
     println!("\nstages");
     let mut stages = Table::new(&[">number", "what it computes"]);
     facts.stages.iter().enumerate().for_each(|(number, stage)| stages.row([number.to_string(), stage.clone()]));

@@ -132,6 +132,14 @@ impl Facts {
         Normalizer::new(&self.normalization, input, &input.shape, self.window_row)
     }
 
+    /// The input and the outputs, with the shapes of a call.
+    #[must_use]
+    pub fn tensors(&self) -> Vec<TensorInfo> {
+        let outputs = self.outputs.iter().zip(&self.output_shapes);
+        let outputs = outputs.map(|(output, shape)| TensorInfo { shape: shape.clone(), ..output.clone() });
+        self.inputs.iter().cloned().chain(outputs).collect()
+    }
+
     /// Elements of all outputs together: the words of an answer.
     #[must_use]
     pub fn output_elements(&self) -> usize {
@@ -195,7 +203,7 @@ impl Facts {
 
     fn explained(text: &[u8], operation: impl Fn() -> String, artefact: &Path) -> Result<Self> {
         let impossible = |got: String| (ErrorKind::SidecarDamaged, "what a resident engine can be".to_owned(), got);
-        let read = sealed::parse::<Self>(text, FORMAT);
+        let read = sealed::parse::<Self>(text, FORMAT, "a resident engine");
         let read = read.and_then(|facts| facts.impossible().map_or(Ok(facts), |got| Err(impossible(got))));
         read.map_err(|(kind, expected, got)| {
             Error::new(kind, operation()).expected(expected).got(got).advice(rebuild(None, Some(artefact)))

@@ -6,7 +6,7 @@ use tickrt::{Device, Normalization, Plan};
 
 use super::Args;
 use crate::args::Capability;
-use crate::exit::{Failure, Outcome};
+use crate::exit::{self, Failure, Outcome};
 use crate::table::{self, Table};
 
 /// What an H100 runs at under such a load, as the probe saw it: benches/probes/resident.md.
@@ -34,6 +34,12 @@ pub fn main(args: &Args) -> Outcome {
     let artefact = artefact.with_options(flags(args, options.compute_capability));
     artefact.write(&args.engine)?;
     super::offer_normalization(args);
+    if let Some(spilled) = artefact.facts().spilled_bytes.filter(|&bytes| bytes > 0) {
+        exit::note(format!(
+            "a thread keeps {spilled} bytes of its registers in memory, which takes time; see whether more --resident-blocks, or \
+             another --resident-threads, needs fewer"
+        ));
+    }
     print(args, &artefact);
     Ok(())
 }
@@ -68,8 +74,7 @@ fn print(args: &Args, artefact: &Artefact) {
         )
     }));
     lines.push(("predicted", predicted(facts.predicted_cycles)));
-    lines.extend(facts.inputs.iter().map(super::tensor_fact));
-    lines.extend(facts.outputs.iter().map(super::tensor_fact));
+    lines.extend(facts.tensors().iter().map(super::tensor_fact));
     table::facts(lines);
 }
 
