@@ -23,6 +23,20 @@ pub(crate) fn read(path: &Path, operation: impl Fn() -> String) -> Result<Vec<u8
     })
 }
 
+/// As [`read`]; a file of more than `most` bytes is not what it should be, which `otherwise` says.
+pub(crate) fn read_up_to(
+    path: &Path,
+    most: u64,
+    operation: impl Fn() -> String,
+    otherwise: (ErrorKind, &str),
+) -> Result<Vec<u8>> {
+    if let Some(length) = fs::metadata(path).ok().map(|meta| meta.len()).filter(|&length| length > most) {
+        let (kind, expected) = otherwise;
+        return Err(Error::new(kind, operation()).expected(expected).got(format!("{length} bytes")));
+    }
+    read(path, operation)
+}
+
 /// As [`read`], for a file of at most so many bytes that are worth reading: of a longer one only these.
 pub(crate) fn read_at_most(path: &Path, most: usize, operation: impl Fn() -> String) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -35,6 +49,24 @@ pub(crate) fn read_at_most(path: &Path, most: usize, operation: impl Fn() -> Str
 /// nothing behind.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     Staged::write(path, bytes)?.commit()
+}
+
+/// Writes a file and what lies beside it to vouch for it. A crash or a failure at any moment leaves what was there before, or a
+/// pair whose hashes do not fit; never a file that passes for what it is not.
+pub(crate) fn write_with_sidecar(path: &Path, bytes: &[u8], sidecar: &Path, text: &[u8]) -> Result<()> {
+    // Both files are complete on the disk before either gets its name: a full disk shows here.
+    let staged = Staged::write(path, bytes)?;
+    let staged_sidecar = Staged::write(sidecar, text)?;
+    let earlier = fs::read(sidecar).ok();
+    // The sidecar first: once the file has its name, whoever waits for it finds the sidecar as well. Between the two renames
+    // an earlier file lies beside the new sidecar, whose hash refuses it.
+    staged_sidecar.commit()?;
+    staged.commit().inspect_err(|_| {
+        let _ = match earlier {
+            Some(text) => write_atomically(sidecar, &text),
+            None => fs::remove_file(sidecar).map_err(|_| ErrorKind::Io.into()),
+        };
+    })
 }
 
 /// Adds to the file at `path`, in one call: lines of two programs that share the file do not mix.

@@ -17,7 +17,8 @@
 //! TensorRT and ONNX Runtime are looked for when they are first used, not when the program is linked. TensorRT: in
 //! `$TENSORRT_ROOT`, then (TensorRT-RTX) in `$TICKRT_SDK`, the folder `.sdk` that `scripts/setup` fills, then where the
 //! dynamic linker looks. ONNX Runtime: the library that `$ORT_DYLIB_PATH` names and no other, else in `$TICKRT_SDK`, else where the
-//! dynamic linker looks. The feature `tool`, on by default, adds the command-line tool with the packages that it alone
+//! dynamic linker looks. NVRTC, which is needed to build a resident engine and not to run one: the library that `$TICKRT_NVRTC` names
+//! and no other, else in `$TICKRT_SDK`, `$CUDA_HOME/lib64`, `/usr/local/cuda/lib64`, else where the dynamic linker looks. The feature `tool`, on by default, adds the command-line tool with the packages that it alone
 //! needs, `data` and `stats`; a program that links the library turns it off.
 //!
 //! The control plane (build, load, start) validates everything, allocates and explains. The data plane (`submit`,
@@ -58,6 +59,7 @@ mod plan;
 mod predictor;
 #[doc(hidden)]
 pub mod resident;
+mod sealed;
 mod session;
 #[cfg(feature = "tool")]
 pub mod stats;

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+pub(crate) use self::header::foreign_file;
 pub use self::sidecar::{Gpu, Sidecar};
 use crate::builder::HardwareCompatibility;
 use crate::error::{Error, ErrorKind, Result};
@@ -117,6 +118,10 @@ impl Plan {
             }
             Err(error) => return Err(error),
         };
+        if header::begins_as_resident(&bytes) {
+            // Its sidecar is another one, too.
+            return Err(header::not_a_plan(&bytes).into_error(operation(), String::new()));
+        }
         let sha256 = digest(&bytes);
         let sidecar = Sidecar::read(&sidecar_path, path)?;
         let enforced = Trust::enforced();
@@ -196,19 +201,7 @@ impl Plan {
                 .advice("copy its file instead"));
         };
         let sidecar_path = Self::sidecar_path(path);
-        // Both files are complete on the disk before either gets its name: a full disk shows here.
-        let staged_plan = Staged::write(path, &self.bytes)?;
-        let staged_sidecar = Staged::write(&sidecar_path, sidecar.to_json().as_bytes())?;
-        let earlier = std::fs::read(&sidecar_path).ok();
-        // The sidecar first: once the plan has its name, whoever waits for it finds the sidecar as well. Between the
-        // two renames an earlier plan lies beside the new sidecar, whose hash refuses it.
-        staged_sidecar.commit()?;
-        staged_plan.commit().inspect_err(|_| {
-            let _ = match earlier {
-                Some(text) => files::write_atomically(&sidecar_path, &text),
-                None => std::fs::remove_file(&sidecar_path).map_err(|_| ErrorKind::Io.into()),
-            };
-        })
+        files::write_with_sidecar(path, &self.bytes, &sidecar_path, sidecar.to_json().as_bytes())
     }
 
     /// Whether a plan could be written at `path`, before hours are spent on building it. Leaves nothing behind.
@@ -343,17 +336,17 @@ impl Plan {
     }
 }
 
-/// What is wrong with a plan's bytes.
+/// What is wrong with a file's bytes.
 #[derive(Debug)]
-struct Fault {
-    kind: ErrorKind,
-    expected: String,
-    got: String,
-    hint: &'static str,
+pub(crate) struct Fault {
+    pub(crate) kind: ErrorKind,
+    pub(crate) expected: String,
+    pub(crate) got: String,
+    pub(crate) hint: &'static str,
 }
 
 impl Fault {
-    fn into_error(self, operation: String, rebuild: String) -> Error {
+    pub(crate) fn into_error(self, operation: String, rebuild: String) -> Error {
         let separator = if self.hint.is_empty() || rebuild.is_empty() { "" } else { ", or " };
         Error::new(self.kind, operation)
             .expected(self.expected)
@@ -368,6 +361,11 @@ fn integrity(bytes: &[u8], sha256: &[u8; 32], sidecar: &Sidecar) -> Result<(), F
     if wrote != has && !header::begins_as_plan(bytes) {
         return Err(header::read(bytes).err().unwrap_or_else(|| header::not_a_plan(bytes)));
     }
+    same_bytes((has, sha256), (wrote, &sidecar.plan_sha256))
+}
+
+/// Holds length and hash of what was read against those of what was written.
+pub(crate) fn same_bytes((has, sha256): (u64, &[u8; 32]), (wrote, wrote_sha256): (u64, &str)) -> Result<(), Fault> {
     if has < wrote {
         return Err(Fault {
             kind: ErrorKind::PlanTruncated,
@@ -376,13 +374,13 @@ fn integrity(bytes: &[u8], sha256: &[u8; 32], sidecar: &Sidecar) -> Result<(), F
             hint: "copy the file again",
         });
     }
-    if has > wrote || hex(sha256) != sidecar.plan_sha256 {
+    if has > wrote || hex(sha256) != wrote_sha256 {
         let length = if has > wrote { format!(" of {has} bytes") } else { String::new() };
         return Err(Fault {
             kind: ErrorKind::PlanAltered,
-            expected: format!("the {wrote} bytes that were built, sha256 {}", short(&sidecar.plan_sha256)),
+            expected: format!("the {wrote} bytes that were built, sha256 {}", short(wrote_sha256)),
             got: format!("others{length}, sha256 {}", short(&hex(sha256))),
-            hint: "copy plan and sidecar together again",
+            hint: "copy file and sidecar together again",
         });
     }
     Ok(())
@@ -405,12 +403,7 @@ fn runs_on_newer(built: Version, here: Version) -> bool {
 }
 
 fn read_bytes(path: &Path, operation: impl Fn() -> String) -> Result<Vec<u8>> {
-    if let Some(length) = std::fs::metadata(path).ok().map(|meta| meta.len()).filter(|&length| length > LARGEST) {
-        return Err(Error::new(ErrorKind::NotAPlan, operation())
-            .expected("a TensorRT plan")
-            .got(format!("{length} bytes")));
-    }
-    files::read(path, operation)
+    files::read_up_to(path, LARGEST, operation, (ErrorKind::NotAPlan, "a TensorRT plan"))
 }
 
 fn rebuild(sidecar: Option<&Sidecar>, path: Option<&Path>) -> String {
@@ -429,7 +422,7 @@ fn rebuild_command(sidecar: Option<&Sidecar>, path: Option<&Path>) -> String {
 }
 
 /// As a shell takes it for one word.
-fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     let plain = |letter: char| letter.is_alphanumeric() || "-_./=:,+@%".contains(letter);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()
@@ -439,7 +432,7 @@ fn quoted(word: &str) -> String {
 }
 
 /// 89 as 8.9.
-fn dotted(compute_capability: u32) -> String {
+pub(crate) fn dotted(compute_capability: u32) -> String {
     format!("{}.{}", compute_capability / 10, compute_capability % 10)
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::calibration::CalibrationTable;
 use crate::onnx::Model;
 use crate::plan::{Plan, Sidecar};
+use crate::resident::artefact::{Artefact, Facts};
 use crate::trust::Signature;
 
 /// A plan's sidecar, and what a caller does with it first.
@@ -16,7 +17,7 @@ pub fn sidecar(bytes: &[u8]) {
     };
     read(bytes);
     // A checksum that fits keeps nobody out: anyone can compute it.
-    if let Some(mended) = Sidecar::with_its_checksum(bytes) {
+    if let Some(mended) = crate::sealed::with_its_checksum(bytes) {
         read(&mended);
     }
 }
@@ -25,6 +26,19 @@ pub fn sidecar(bytes: &[u8]) {
 pub fn plan(bytes: &[u8]) {
     let Ok(plan) = Plan::unverified(bytes.to_vec()) else { return };
     let _ = (plan.version(), plan.flavour(), plan.facts(), plan.rebuild_command());
+}
+
+/// A resident engine's file, or its sidecar.
+pub fn resident(bytes: &[u8]) {
+    let _ = Artefact::check_bytes(bytes);
+    let read = |bytes: &[u8]| {
+        let Ok(facts) = Facts::from_bytes(bytes) else { return };
+        let _ = (facts.normalizer(), facts.output_elements(), facts.lines());
+    };
+    read(bytes);
+    if let Some(mended) = crate::sealed::with_its_checksum(bytes) {
+        read(&mended);
+    }
 }
 
 /// An ONNX model.

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use common::model;
 use tickrt::backend::ort::{OnnxRuntime, OrtBackend};
 use tickrt::onnx::Model;
+use tickrt::resident::nvrtc::Nvrtc;
+use tickrt::resident::{Artefact, ArtefactOptions};
 use tickrt::trust::{SecretKey, Signature, Trust};
 use tickrt::{
     Builder, BuilderConfig, Calibration, CalibrationMethod, Engine, Error, ErrorKind, Flavour, Library, Plan,
-    Predictor, Preference, Session, SessionConfig, Sidecar, observe,
+    Predictor, Preference, Session, SessionConfig, Shapes, Sidecar, observe,
 };
 
 /// The error must be of signatures, and say all of `parts`.
@@ -50,6 +52,18 @@ fn production_loads_what_was_signed_and_nothing_else() {
         plan.write(&engine).unwrap();
         plan.write(&unsigned).unwrap();
         Signature::make(&key, &engine, &[Plan::sidecar_path(&engine)]).unwrap().write(&engine).unwrap();
+    }
+    // A resident engine, where NVRTC is there to build one.
+    let model = Model::read(model("identity.onnx")).unwrap();
+    let resident = || Artefact::build(&model, None, &Shapes::new(), &ArtefactOptions::default());
+    let (signed_resident, unsigned_resident) =
+        (folder.path().join("x.resident"), folder.path().join("unsigned.resident"));
+    let made = Nvrtc::open().ok().map(|_| resident().unwrap());
+    if let Some(artefact) = &made {
+        artefact.write(&signed_resident).unwrap();
+        artefact.write(&unsigned_resident).unwrap();
+        let also = [Artefact::sidecar_path(&signed_resident)];
+        Signature::make(&key, &signed_resident, &also).unwrap().write(&signed_resident).unwrap();
     }
     let (signed_model, other_model) = (copy("toy_cnn.onnx", folder.path()), copy("mlp.onnx", folder.path()));
     Signature::make(&key, &signed_model, &[]).unwrap().write(&signed_model).unwrap();
@@ -100,6 +114,29 @@ fn production_loads_what_was_signed_and_nothing_else() {
         untrusted(Plan::read(&engine), &["x.engine with sha256"]);
     } else {
         assert!(std::env::var_os("TICKRT_REQUIRE_SDK").is_none(), "no TensorRT-RTX");
+    }
+
+    untrusted(resident(), &["build a resident engine of", "build and sign it elsewhere"]);
+    untrusted(Nvrtc::open().map(drop), &["open NVRTC"]);
+    if let Some(made) = &made {
+        let read = Artefact::read(&signed_resident).unwrap();
+        read.check((9, 0), 232_448).unwrap();
+        // From memory nobody knows where it comes from.
+        untrusted(made.check((9, 0), 232_448), &["tickrt sign"]);
+        untrusted(Artefact::read(&unsigned_resident), &["unsigned.resident.sig", "tickrt sign"]);
+        let sidecar = Artefact::sidecar_path(&signed_resident);
+        let (bytes, text) = (fs::read(&signed_resident).unwrap(), fs::read(&sidecar).unwrap());
+        fs::remove_file(&sidecar).unwrap();
+        assert_eq!(Artefact::read(&signed_resident).unwrap_err().kind(), ErrorKind::PlanUnverified);
+        // Whole, with a checksum that fits, and another's.
+        read.clone().with_options(vec!["--resident-blocks=2".to_owned()]).write(&signed_resident).unwrap();
+        untrusted(Artefact::read(&signed_resident), &["x.resident.json with sha256"]);
+        fs::write(&sidecar, text).unwrap();
+        Artefact::read(&signed_resident).unwrap();
+        fs::write(&signed_resident, [&bytes[..], b"x"].concat()).unwrap();
+        untrusted(Artefact::read(&signed_resident), &["x.resident with sha256"]);
+    } else {
+        assert!(std::env::var_os("TICKRT_REQUIRE_SDK").is_none(), "no NVRTC");
     }
 
     untrusted(OnnxRuntime::load(Some(Path::new("/tmp/libonnxruntime.so"))), &["absolute path"]);

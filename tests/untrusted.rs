@@ -121,3 +121,8 @@ fn npy_altered_anyhow_never_panics() {
 fn signature_altered_anyhow_never_panics() {
     run("signature", untrusted::signature);
 }
+
+#[test]
+fn resident_engine_altered_anyhow_never_panics() {
+    run("resident", untrusted::resident);
+}

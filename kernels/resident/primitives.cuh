@@ -27,10 +27,16 @@ struct alignas(16) Units {
 extern __shared__ __align__(128) unsigned char shared_memory[];
 
 __device__ inline u32 this_thread() { return threadIdx.x; }
+// Below compute capability 9.0 there are no clusters: a program has one block there, and is its own only peer.
+#define TICKRT_CLUSTERS (__CUDA_ARCH__ >= 900)
 __device__ inline u32 this_block() {
+#if TICKRT_CLUSTERS
   u32 rank;
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
+#else
+  return 0;
+#endif
 }
 
 // ---- meeting
@@ -78,13 +84,21 @@ __device__ inline float* shared(u32 offset) { return reinterpret_cast<float*>(sh
 __device__ inline u32 address_of(u32 offset) { return static_cast<u32>(__cvta_generic_to_shared(shared_memory)) + offset; }
 // Another block of the cluster, to send to.
 __device__ inline u32 peer(u32 block) {
+#if TICKRT_CLUSTERS
   u32 there;
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address_of(0)), "r"(block));
   return there;
+#else
+  return address_of(0);
+#endif
 }
 // A word in another block, without waiting for it.
 __device__ inline void tell(u32 peer, u32 offset, u32 value) {
+#if TICKRT_CLUSTERS
   asm volatile("st.relaxed.cluster.shared::cluster.u32 [%0], %1;" ::"r"(peer + offset), "r"(value) : "memory");
+#else
+  asm volatile("st.relaxed.cta.shared.u32 [%0], %1;" ::"r"(peer + offset), "r"(value) : "memory");
+#endif
 }
 __device__ inline u32 told(u32 offset) { return *reinterpret_cast<volatile u32*>(shared_memory + offset); }
 
@@ -92,7 +106,11 @@ __device__ inline u32 told(u32 offset) { return *reinterpret_cast<volatile u32*>
 __device__ inline void barrier_init(u32 barrier) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(address_of(barrier)) : "memory");
 }
-__device__ inline void barriers_are_there() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+__device__ inline void barriers_are_there() {
+#if TICKRT_CLUSTERS
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
+}
 __device__ inline void expect(u32 barrier, u32 bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address_of(barrier)), "r"(bytes) : "memory");
 }

@@ -1,10 +1,19 @@
 """Loads a fetched library and prints its version. Used by scripts/setup.
 
-    probe.py tensorrt-rtx|onnxruntime FOLDER
+    probe.py nvrtc|tensorrt-rtx|onnxruntime FOLDER
 """
 import ctypes
 import os
 import sys
+
+
+def nvrtc(folder):
+    library = ctypes.CDLL(os.path.join(folder, "libnvrtc.so.13"))
+    library.nvrtcGetCUBIN  # raises when it is not there
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+    ctypes.CDLL(os.path.join(folder, "libnvrtc-builtins.so.%d.%d" % (major.value, minor.value)))
+    return "%d.%d" % (major.value, minor.value)
 
 
 def tensorrt_rtx(folder):
@@ -26,6 +35,6 @@ def onnxruntime(folder):
 
 if __name__ == "__main__":
     try:
-        print({"tensorrt-rtx": tensorrt_rtx, "onnxruntime": onnxruntime}[sys.argv[1]](sys.argv[2]))
+        print({"nvrtc": nvrtc, "tensorrt-rtx": tensorrt_rtx, "onnxruntime": onnxruntime}[sys.argv[1]](sys.argv[2]))
     except (OSError, AttributeError) as error:
         sys.exit("it does not load: %s" % error)

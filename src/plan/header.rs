@@ -24,6 +24,11 @@ pub(super) fn begins_as_plan(bytes: &[u8]) -> bool {
     !tag.is_empty() && (TENSORRT.starts_with(tag) || TENSORRT_RTX.starts_with(tag))
 }
 
+/// Whether these are the bytes of a resident engine.
+pub(super) fn begins_as_resident(bytes: &[u8]) -> bool {
+    bytes.starts_with(&crate::resident::artefact::MAGIC)
+}
+
 /// Reads the header. Errors without looking further than it must.
 pub(super) fn read(bytes: &[u8]) -> Result<Header, Fault> {
     if !begins_as_plan(bytes) {
@@ -62,16 +67,22 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, Fault> {
     Ok(Header { flavour, version })
 }
 
-/// Says what the bytes are instead, where that can be told.
 pub(super) fn not_a_plan(bytes: &[u8]) -> Fault {
+    foreign_file(bytes, "a TensorRT plan")
+}
+
+/// Says what the bytes are instead of what was `expected`, where that can be told.
+pub(crate) fn foreign_file(bytes: &[u8], expected: &str) -> Fault {
     let (got, hint) = match bytes {
         [] => ("an empty file".to_owned(), ""),
+        _ if bytes.len() > 4 && begins_as_plan(bytes) => ("a TensorRT plan".to_owned(), "load it as one"),
+        _ if begins_as_resident(bytes) => ("a resident engine".to_owned(), "load it as one"),
         _ if wrapped(bytes) => (
             "a plan with a JSON header before it, as ultralytics writes".to_owned(),
             "cut off the header (its length is the first four bytes, little-endian)",
         ),
         [b'<', ..] => ("a web page".to_owned(), "download the file itself"),
-        [b'{', ..] => ("JSON text".to_owned(), "name the plan, not its sidecar"),
+        [b'{', ..] => ("JSON text".to_owned(), "name the engine, not its sidecar"),
         _ if bytes.starts_with(b"version https://git-lfs") => {
             ("a Git LFS pointer".to_owned(), "fetch the file with `git lfs pull`")
         }
@@ -79,7 +90,7 @@ pub(super) fn not_a_plan(bytes: &[u8]) -> Fault {
         [8, 1..=20, ..] => ("what looks like an ONNX model".to_owned(), "name the engine, not the model"),
         _ => (format!("a file of {} bytes that begins with {:02x?}", bytes.len(), &bytes[..bytes.len().min(4)]), ""),
     };
-    Fault { kind: ErrorKind::NotAPlan, expected: "a TensorRT plan".to_owned(), got, hint }
+    Fault { kind: ErrorKind::NotAPlan, expected: expected.to_owned(), got, hint }
 }
 
 fn wrapped(bytes: &[u8]) -> bool {

@@ -1,26 +1,23 @@
 //! The file beside a plan that says what it was built from and for.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Plan, digest, dotted, hex, quoted, rebuild};
+use super::{Plan, digest, dotted, quoted, rebuild};
 use crate::autotune::{self, Candidate};
 use crate::builder::{BuiltPlan, HardwareCompatibility, OptimizationProfile, Precision, profile_for};
 use crate::config::SessionConfig;
-use crate::error::{Error, ErrorKind, Result};
-use crate::files;
+use crate::error::{Error, Result};
 use crate::library::{Flavour, Version};
 use crate::normalize::Normalization;
+use crate::sealed::{self, NO_CHECKSUM};
 use crate::tensor::{IoMode, Shapes, TensorInfo, format_shape};
 use crate::trust::Trust;
 
 /// The layout of the sidecar that this version writes, and the only one that it reads.
 const FORMAT: u32 = 1;
-/// Stands for the checksum while it is computed.
-const NO_CHECKSUM: &str = "0000000000000000000000000000000000000000000000000000000000000000";
-const CHECKSUM_FIELD: &str = "\"sidecar_sha256\": \"";
 
 /// What a plan was built from and for. Its JSON form lies beside the plan, as `x.engine.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -108,7 +105,7 @@ impl From<&BuiltPlan> for Sidecar {
             plan_bytes: 0,
             options: Vec::new(),
             autotune: Vec::new(),
-            built_at: utc(SystemTime::now()),
+            built_at: sealed::utc(SystemTime::now()),
         }
     }
 }
@@ -117,7 +114,7 @@ impl Sidecar {
     /// The sidecar of the plan at `plan`, without looking at the plan; none if there is no such file.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`], [`ErrorKind::SidecarDamaged`], [`ErrorKind::Untrusted`].
+    /// [`Io`](crate::ErrorKind::Io), [`SidecarDamaged`](crate::ErrorKind::SidecarDamaged), [`Untrusted`](crate::ErrorKind::Untrusted).
     pub fn beside(plan: impl AsRef<Path>) -> Result<Option<Self>> {
         let (plan, path) = (plan.as_ref(), Plan::sidecar_path(&plan));
         let Some((sidecar, sha256)) = Self::read(&path, plan)? else {
@@ -136,7 +133,8 @@ impl Sidecar {
     /// Whether the engine takes calls of these shapes: its tensors and profiles tell, no TensorRT is asked.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`] with the profiles' ranges, [`ErrorKind::InvalidArgument`] for a name that is no input.
+    /// [`Shape`](crate::ErrorKind::Shape) with the profiles' ranges, [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a
+    /// name that is no input.
     pub fn check_shapes(&self, shapes: &Shapes) -> Result<()> {
         let config =
             SessionConfig { shapes: vec![shapes.clone()], normalizations: Some(Vec::new()), ..Default::default() };
@@ -149,19 +147,13 @@ impl Sidecar {
 
     /// The JSON text, checksum included.
     pub(super) fn to_json(&self) -> String {
-        let unsigned = Self { sidecar_sha256: NO_CHECKSUM.to_owned(), ..self.clone() };
-        let text = serde_json::to_string_pretty(&unsigned).expect("strings, numbers and finite floats") + "\n";
-        let checksum = hex(&digest(text.as_bytes()));
-        text.replacen(NO_CHECKSUM, &checksum, 1)
+        sealed::to_json(&Self { sidecar_sha256: NO_CHECKSUM.to_owned(), ..self.clone() })
     }
 
     /// Reads the sidecar at `path` of the plan at `plan`, and the hash of its bytes; none if there is no such file.
     pub(super) fn read(path: &Path, plan: &Path) -> Result<Option<(Self, [u8; 32])>> {
-        if !path.try_exists().unwrap_or(true) {
-            return Ok(None);
-        }
         let operation = || format!("read the plan's sidecar {}", path.display());
-        let text = files::read(path, operation)?;
+        let Some(text) = sealed::read(path, operation)? else { return Ok(None) };
         Ok(Some((Self::explained(&text, operation, plan)?, digest(&text))))
     }
 
@@ -170,51 +162,12 @@ impl Sidecar {
         Self::explained(text, || "read a plan's sidecar".to_owned(), plan)
     }
 
-    /// The text with the checksum that fits it, if it has a place for one.
-    pub(crate) fn with_its_checksum(text: &[u8]) -> Option<Vec<u8>> {
-        let text = std::str::from_utf8(text).ok()?;
-        let at = text.find(CHECKSUM_FIELD)? + CHECKSUM_FIELD.len();
-        let (before, after) = (&text[..at], text.get(at + NO_CHECKSUM.len()..)?);
-        let checksum = hex(&digest([before, NO_CHECKSUM, after].concat().as_bytes()));
-        Some([before, &checksum, after].concat().into_bytes())
-    }
-
     fn explained(text: &[u8], operation: impl Fn() -> String, plan: &Path) -> Result<Self> {
-        Self::parse(text).map_err(|(kind, expected, got)| {
+        sealed::parse(text, FORMAT, "a plan").map_err(|(kind, expected, got)| {
             let advice =
                 format!("{}, or remove the sidecar and see what --allow-unverified says", rebuild(None, Some(plan)));
             Error::new(kind, operation()).expected(expected).got(got).advice(advice)
         })
-    }
-
-    /// What is wrong, as kind, expected and got.
-    fn parse(text: &[u8]) -> Result<Self, (ErrorKind, String, String)> {
-        #[derive(Deserialize)]
-        struct Format {
-            format: u32,
-        }
-        let damaged = |got: String| (ErrorKind::SidecarDamaged, "the JSON that tickrt wrote".to_owned(), got);
-        if text.is_empty() {
-            return Err(damaged("an empty file".to_owned()));
-        }
-        let text = std::str::from_utf8(text).map_err(|error| damaged(error.to_string()))?;
-        let Format { format } = serde_json::from_str(text).map_err(|error| damaged(error.to_string()))?;
-        if format > FORMAT {
-            let expected = format!("format {FORMAT}, which tickrt {} knows", env!("CARGO_PKG_VERSION"));
-            return Err((ErrorKind::Unsupported, expected, format!("{format}, of a newer tickrt")));
-        }
-        // The text is hashed, not what it means: numbers may not survive reading and writing to the last digit.
-        let at = text.find(CHECKSUM_FIELD).map(|at| at + CHECKSUM_FIELD.len());
-        let (checksum, unsigned) = at
-            .and_then(|at| {
-                let checksum = text.get(at..at + NO_CHECKSUM.len())?;
-                Some((checksum, [&text[..at], NO_CHECKSUM, &text[at + NO_CHECKSUM.len()..]].concat()))
-            })
-            .ok_or_else(|| damaged("one without sidecar_sha256".to_owned()))?;
-        if checksum != hex(&digest(unsigned.as_bytes())) {
-            return Err(damaged("one that was changed since (its sidecar_sha256 does not fit)".to_owned()));
-        }
-        serde_json::from_str(text).map_err(|error| damaged(error.to_string()))
     }
 
     pub(super) fn add_facts(&self, facts: &mut Vec<(&'static str, String)>) {
@@ -273,42 +226,10 @@ impl Sidecar {
     }
 }
 
-/// `2026-11-23T18:28:47Z`.
-fn utc(time: SystemTime) -> String {
-    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (day, second) = (seconds / 86_400, seconds % 86_400);
-    // Years begin in March here, so that the leap day is the last one: then a month's first day is a straight line.
-    let day = day + 719_468;
-    let (era, day) = (day / 146_097, day % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = era * 400 + year + next;
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::Plan;
-
-    #[test]
-    fn utc_matches_known_dates() {
-        for (seconds, text) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (951_868_800, "2000-03-01T00:00:00Z"),
-            (1_704_067_199, "2023-12-31T23:59:59Z"),
-            (1_795_458_527, "2026-11-23T18:28:47Z"),
-        ] {
-            assert_eq!(utc(UNIX_EPOCH + Duration::from_secs(seconds)), text);
-        }
-    }
 
     #[test]
     fn sidecar_path_appends_json() {

@@ -200,7 +200,7 @@ fn unverified_bytes_are_held_against_their_own_header() {
         (rtx[..27].to_vec(), ErrorKind::PlanTruncated, "got 27 bytes"),
         (rtx[..399].to_vec(), ErrorKind::PlanTruncated, "expected 400 bytes, as its header says, got 399"),
         (b"<!doctype html>".to_vec(), ErrorKind::NotAPlan, "a web page"),
-        (b"{\"format\": 1}".to_vec(), ErrorKind::NotAPlan, "name the plan, not its sidecar"),
+        (b"{\"format\": 1}".to_vec(), ErrorKind::NotAPlan, "name the engine, not its sidecar"),
         (b"version https://git-lfs.github.com/spec/v1".to_vec(), ErrorKind::NotAPlan, "git lfs pull"),
         (wrapped, ErrorKind::NotAPlan, "as ultralytics writes"),
         (bytes(version(9, 1, 0), 100), ErrorKind::PlanVersion, "whose header says version 9.1.0"),

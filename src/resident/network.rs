@@ -20,6 +20,10 @@ pub struct Network {
     pub stages: Vec<Stage>,
     /// The values that a call gets.
     pub outputs: Vec<ValueId>,
+    /// The inputs' shapes as ONNX has them, dimensions of one included.
+    pub input_shapes: Vec<Vec<usize>>,
+    /// The outputs'.
+    pub output_shapes: Vec<Vec<usize>>,
 }
 
 /// A value's place in [`Network::values`].

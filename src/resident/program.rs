@@ -20,6 +20,10 @@ use crate::normalize::Normalizer;
 /// The kernel's name.
 pub const ENTRY: &std::ffi::CStr = c"tickrt_resident";
 
+/// Which structure `Turn` of kernels/resident/turn.cuh a kernel takes, and what lies behind its addresses: one more with each
+/// change that a backend or an artefact of before would not survive.
+pub const TURN_LAYOUT: u32 = 1;
+
 /// What becomes of a network on a GPU.
 #[derive(Debug, Clone)]
 pub struct Program {
@@ -35,6 +39,8 @@ pub struct Program {
     pub shared_bytes: u32,
     /// For people: a line a stage.
     pub notes: Vec<String>,
+    /// The planner's guess for one call, from its input's arrival to its answer's departure.
+    pub predicted_cycles: u64,
 }
 
 /// What to leave to the planner, and what not.
@@ -83,7 +89,9 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
 }
 
 fn unsupported(got: String) -> Error {
-    Error::new(ErrorKind::Unsupported, "write a resident engine's kernel").got(got)
+    Error::new(ErrorKind::Unsupported, "write a resident engine's kernel")
+        .got(got)
+        .advice("the chain goes on to TensorRT")
 }
 
 /// The templates, in an order in which each finds what it needs.

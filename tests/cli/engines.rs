@@ -31,7 +31,7 @@ fn engine_truncated_altered_or_bare_is_refused_with_the_command_that_rebuilds_it
     let mut altered = bytes.clone();
     altered[bytes.len() / 2] ^= 1;
     tool.file(&engine, &altered);
-    run(&tool, &engine, &[]).must(2, &["sha256", "copy plan and sidecar together", &rebuild]);
+    run(&tool, &engine, &[]).must(2, &["sha256", "copy file and sidecar together", &rebuild]);
     tool.file("bare.engine", &bytes);
     run(&tool, "bare.engine", &[]).must(2, &["bare.engine.json, got none", "--allow-unverified"]);
     tool.run(&["inspect", "bare.engine", "--allow-unverified"]).must(0, &["only the plan's own header was checked"]);

@@ -11,6 +11,7 @@ mod environment;
 #[path = "../common/onnx.rs"]
 mod onnx;
 mod precision;
+mod residents;
 mod signing;
 mod streaming;
 mod support;

@@ -2,6 +2,7 @@
 
 mod args;
 mod report;
+pub mod resident;
 
 use std::path::Path;
 use std::time::Duration;
@@ -37,6 +38,12 @@ every type from the model: there, and with --stronglyTyped, the model is lowered
 QuantizeLinear and DequantizeLinear nodes. What the TensorRT or the GPU at hand cannot do is refused, never left out. \
 `tickrt validate --precision` says what a precision costs and brings.
 
+  tickrt build --resident --onnx models/mlp.onnx --engine mlp.resident \\
+      --normalization models/mlp.normalization.json
+
+--resident makes one kernel of the whole network, which stays on the GPU and answers call after call: for small FP32 networks of \
+one input. It is compiled here, by NVRTC, and needs no compiler where it runs.
+
 Beside x.engine it writes x.engine.json, which says what the engine was built from and for. Ctrl-C stops a build and \
 leaves no file.";
 
@@ -56,6 +63,9 @@ pub struct Engine {
 
 /// Runs it.
 pub fn main(args: &Args) -> Outcome {
+    if args.resident {
+        return resident::main(args);
+    }
     check(args)?;
     let library = Library::open_any(&args.preference())?;
     let engine = build(args, &library, false)?;

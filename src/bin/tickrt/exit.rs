@@ -19,6 +19,7 @@ Environment:
   TICKRT_TENSORRT which TensorRT, in which order: trt10,/opt/tensorrt-8.6,rtx
   TICKRT_SDK      what scripts/setup fetched: source scripts/env
   ORT_DYLIB_PATH  the ONNX Runtime library
+  TICKRT_NVRTC    the NVRTC that compiles resident engines, a library or its folder
   TICKRT_LOG      error, warning, info or verbose: TensorRT's own lines on stderr";
 
 /// What a subcommand returns.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tickrt::onnx::Model;
+use tickrt::resident::Artefact;
 use tickrt::{Engine, IoMode, OptimizationProfile, Plan, TensorInfo, format_shape};
 
 use crate::exit::{Failure, Outcome};
@@ -50,6 +51,7 @@ pub fn main(args: &Args) -> Outcome {
     match (&args.file, &args.engine, &args.onnx) {
         (Some(path), _, _) if is_model(path) => model(path, args),
         (_, _, Some(path)) => model(path, args),
+        (Some(path), _, _) | (_, Some(path), _) if Artefact::is_at(path) => resident(path, args),
         (Some(path), _, _) | (_, Some(path), _) => engine(path, args),
         _ => Err(Failure::usage("name an engine or an .onnx file")),
     }
@@ -93,6 +95,36 @@ fn model(path: &Path, args: &Args) -> Outcome {
         }
         nodes.print();
     }
+    Ok(())
+}
+
+fn resident(path: &Path, args: &Args) -> Outcome {
+    let artefact = Artefact::read(path)?;
+    let facts = artefact.facts();
+    if args.json {
+        println!(
+            "{:#}",
+            json!({
+                "resident": path, "bytes": artefact.file_bytes(), "sha256": table::hex(&artefact.sha256()),
+                "code_bytes": artefact.cubin().len(), "sidecar": facts, "rebuild": artefact.rebuild_command(),
+            })
+        );
+        return Ok(());
+    }
+    println!("{}", path.display());
+    let lines = [
+        (
+            "resident engine",
+            format!("{} bytes, {} of them machine code", artefact.file_bytes(), artefact.cubin().len()),
+        ),
+        ("sha256", table::hex(&artefact.sha256())),
+    ];
+    table::facts(lines.into_iter().chain(facts.lines()));
+    print_tensors(&facts.tensors());
+    println!("\nstages");
+    let mut stages = Table::new(&[">number", "what it computes"]);
+    facts.stages.iter().enumerate().for_each(|(number, stage)| stages.row([number.to_string(), stage.clone()]));
+    stages.print();
     Ok(())
 }
 

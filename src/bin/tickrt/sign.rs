@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use tickrt::onnx::Model;
+use tickrt::resident::Artefact;
 use tickrt::trust::{SecretKey, Signature};
 use tickrt::{Plan, Sidecar};
 
@@ -50,6 +51,10 @@ pub fn main(args: &Args) -> Outcome {
 fn parts(artefact: &std::path::Path) -> Outcome<Vec<PathBuf>> {
     if artefact.extension().is_some_and(|ending| ending == "onnx") {
         return Ok(Model::read(artefact)?.external_files().to_vec());
+    }
+    if Artefact::is_at(artefact) {
+        Artefact::read(artefact)?;
+        return Ok(vec![Artefact::sidecar_path(artefact)]);
     }
     Plan::read_unverified(artefact)?;
     if Sidecar::beside(artefact)?.is_none() {

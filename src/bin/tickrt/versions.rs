@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use tickrt::backend::ort::OnnxRuntime;
+use tickrt::resident::nvrtc::Nvrtc;
 use tickrt::{Device, Library, Surveyed};
 
 use crate::exit::Outcome;
@@ -55,10 +56,15 @@ pub fn main(args: &Args) -> Outcome {
         Ok(gpu) => gpu.name().to_owned(),
         Err(error) => format!("none: {error}"),
     };
+    let nvrtc = match Nvrtc::open() {
+        Ok(nvrtc) => format!("{}.{} ({})", nvrtc.version().0, nvrtc.version().1, nvrtc.path()),
+        Err(_) => "none: without it `tickrt build --resident` compiles nothing".to_owned(),
+    };
     table::facts([
         ("tickrt", env!("CARGO_PKG_VERSION").to_owned()),
         ("uses", used),
         ("onnx runtime", runtime),
+        ("nvrtc", nvrtc),
         ("gpu", gpu),
     ]);
     Ok(())

@@ -109,6 +109,7 @@ impl<'graph> Lowering<'graph> {
         let shape = self::input_shape(input, shapes, operation)?;
         let id = self.network.add_value(&input.name, without_ones(&shape));
         self.network.inputs.push(id);
+        self.network.input_shapes.push(shape.clone());
         let name = self.used.iter().copied().find(|&used| used == input.name);
         // An input that nothing reads is still one that the call gives.
         if let Some(name) = name {
@@ -122,6 +123,7 @@ impl<'graph> Lowering<'graph> {
         match self.known.get(output.name.as_str()) {
             Some(Known::Tensor(tensor)) if output.data_type == DataType::F32 => {
                 self.network.outputs.push(tensor.id);
+                self.network.output_shapes.push(tensor.shape.clone());
                 Ok(())
             }
             Some(Known::Tensor(_)) => Err(refusal(operation(), format!("elements of {}", output.data_type))),

@@ -110,11 +110,9 @@ pub(super) fn function(activation: Option<Activation>) -> (&'static str, f32) {
 
 /// A float as C++ has it, to the bit.
 pub(super) fn literal(x: f32) -> String {
-    if x.is_nan() {
-        return "__builtin_nanf(\"\")".to_owned();
-    }
-    if x.is_infinite() {
-        return if x > 0.0 { "__builtin_huge_valf()".to_owned() } else { "-__builtin_huge_valf()".to_owned() };
+    if !x.is_finite() {
+        // What nvcc, NVRTC and host compilers all take for a constant.
+        return format!("__builtin_bit_cast(float, {:#010x}u)", x.to_bits());
     }
     format!("{x:e}f")
 }
@@ -369,7 +367,6 @@ impl<'network> Plan<'network> {
         let room = (self.hardware.shared_bytes as u32).checked_sub(self.shared).ok_or_else(|| {
             unsupported(format!("{} bytes of activations in a block", self.shared))
                 .expected(format!("at most {} of shared memory", self.hardware.shared_bytes))
-                .advice("let the chain go on to TensorRT")
         })?;
         let body = self.body(&answers, stamps);
         let mut text = format!("\nnamespace tickrt {{\nnamespace resident {{\n{}\n}}\n}}\n{body}", self.structures);
@@ -385,8 +382,9 @@ impl<'network> Plan<'network> {
         }
         let shared_bytes = self.shared.next_multiple_of(16);
         source += &text.replace("@words@", &(shared_bytes / 4).to_string());
-        let Self { constants, blocks, threads, notes, .. } = self;
-        Ok(Program { source, constants, blocks, threads, shared_bytes, notes })
+        let Self { network, constants, blocks, threads, notes, .. } = self;
+        let predicted_cycles = predicted_cycles(network, blocks);
+        Ok(Program { source, constants, blocks, threads, shared_bytes, notes, predicted_cycles })
     }
 
     fn body(&self, answers: &str, stamps: bool) -> String {

@@ -25,6 +25,15 @@ pub struct Args {
     /// Where the engine goes
     #[arg(long, visible_alias = "saveEngine", value_name = "FILE")]
     pub engine: PathBuf,
+    /// Build a resident engine: one kernel for the whole network, compiled by NVRTC, in place of TensorRT's plan
+    #[arg(long)]
+    pub resident: bool,
+    /// With --resident: blocks of its cluster, one multiprocessor each: 1, 2, 4, 8 or 16; whichever is predicted to be the fastest without
+    #[arg(long = "resident-blocks", alias = "resident_blocks", value_name = "N", requires = "resident")]
+    pub resident_blocks: Option<u32>,
+    /// With --resident: threads of a block, a multiple of 32 up to 1024; 512 without
+    #[arg(long = "resident-threads", alias = "resident_threads", value_name = "N", requires = "resident")]
+    pub resident_threads: Option<u32>,
     /// Which TensorRT: trt8, trt10, trt11, rtx, or a library or folder; the first that is installed without
     #[arg(long, value_name = "WHICH", value_parser = Typed::parser(args::preference))]
     pub tensorrt: Option<Typed<Preference>>,
@@ -105,10 +114,11 @@ pub struct Args {
     /// Which other GPUs may run it: none, ampere+, sameComputeCapability
     #[arg(long = "hardwareCompatibilityLevel", visible_alias = "hc", value_name = "LEVEL", value_parser = Typed::parser(args::hardware))]
     pub hardware: Option<Typed<HardwareCompatibility>>,
-    /// TensorRT-RTX: the GPUs to build for, as 8.6,8.9,12.0, or `current`; all it knows without
+    /// TensorRT-RTX: the GPUs to build for, as 8.6,8.9,12.0, or `current`; all it knows without. With --resident: the one; this
+    /// machine's without, or else 9.0
     #[arg(
         long = "computeCapability",
-        visible_alias = "computeCapabilities",
+        visible_aliases = ["computeCapabilities", "compute-capability"],
         value_name = "LIST",
         value_delimiter = ','
     )]
@@ -264,6 +274,8 @@ impl Args {
         self.verbosity.iter().for_each(|it| value("profilingVerbosity", it));
         self.normalization.iter().for_each(|it| value("normalization", &it.display()));
         self.window_row.iter().for_each(|it| value("window-row", it));
+        self.resident_blocks.iter().for_each(|it| value("resident-blocks", it));
+        self.resident_threads.iter().for_each(|it| value("resident-threads", it));
         options
     }
 }
