@@ -26,13 +26,8 @@ pub struct Counters {
 }
 
 /// In the order of the arrays here. Journals have the places: a new one goes to the end.
-pub(crate) const BACKENDS: [BackendKind; 5] = [
-    BackendKind::TensorRt,
-    BackendKind::OrtCuda,
-    BackendKind::OrtCpu,
-    BackendKind::Custom,
-    BackendKind::Resident,
-];
+pub(crate) const BACKENDS: [BackendKind; 5] =
+    [BackendKind::TensorRt, BackendKind::OrtCuda, BackendKind::OrtCpu, BackendKind::Custom, BackendKind::Resident];
 
 /// Why a call failed or a backend was left, in the order of the arrays here.
 pub(crate) const REASONS: [&str; 17] = [

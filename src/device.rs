@@ -598,7 +598,8 @@ impl Function {
         use sys::CUfunction_attribute as Attribute;
         let Cluster { blocks, threads, shared_bytes } = cluster;
         device.bind()?;
-        let failed = |error| cuda_error(error, &format!("prepare a kernel of {blocks} blocks and {shared_bytes} bytes"));
+        let failed =
+            |error| cuda_error(error, &format!("prepare a kernel of {blocks} blocks and {shared_bytes} bytes"));
         let set = |attribute, value: u32| {
             // SAFETY: the module is loaded.
             unsafe { sys::cuFuncSetAttribute(self.0, attribute, value as i32) }.result().map_err(failed)

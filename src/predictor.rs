@@ -35,6 +35,7 @@ use crate::logging::say;
 use crate::normalize::Normalization;
 use crate::onnx::Model;
 use crate::plan::{Plan, Sidecar, hex};
+use crate::resident::artefact::Facts;
 use crate::session::{Answer, AskedInput, Draft, Observers, Outputs, Session, Ticket};
 use crate::tensor::Element;
 
@@ -254,39 +255,49 @@ impl PredictorBuilder {
     /// Without it the fallback would answer, and answer wrongly. Returns the model that they were built from.
     fn settle_sidecars(&mut self) -> Result<Option<String>> {
         let (mut normalizations, mut model) = (None::<Vec<Normalization>>, None::<String>);
+        let of_plan = |sidecar: Sidecar| (sidecar.normalizations, sidecar.onnx_sha256);
         for entry in &self.entries {
             let sidecar = match entry {
-                Entry::Engine(engine) => engine.sidecar().cloned(),
-                Entry::TensorRt { path, verified } => match Sidecar::beside(path) {
+                Entry::Resident(path) => match Facts::beside(path) {
                     Err(error) if self.forbids(&error) => return Err(error),
-                    Ok(None) if *verified && self.config.normalizations.is_none() => {
-                        let got = if path.exists() { "no sidecar beside it" } else { "no such file; check the path" };
-                        return Err(unknown_normalization(path, got.into()));
+                    Ok(None) if self.config.normalizations.is_none() => {
+                        return Err(unknown_normalization(path, nothing_beside(path)));
                     }
                     Err(error) if self.config.normalizations.is_none() => {
                         return Err(unknown_normalization(path, error.to_string()));
                     }
-                    other => other.ok().flatten(),
+                    other => other.ok().flatten().map(|facts| (facts.normalizations(), Some(facts.onnx_sha256))),
+                },
+                Entry::Engine(engine) => engine.sidecar().cloned().map(of_plan),
+                Entry::TensorRt { path, verified } => match Sidecar::beside(path) {
+                    Err(error) if self.forbids(&error) => return Err(error),
+                    Ok(None) if *verified && self.config.normalizations.is_none() => {
+                        return Err(unknown_normalization(path, nothing_beside(path)));
+                    }
+                    Err(error) if self.config.normalizations.is_none() => {
+                        return Err(unknown_normalization(path, error.to_string()));
+                    }
+                    other => other.ok().flatten().map(of_plan),
                 },
                 _ => None,
             };
-            let Some(sidecar) = sidecar else { continue };
+            let Some((its_normalizations, its_model)) = sidecar else { continue };
             if !self.different_models
-                && let (Some(one), Some(other)) = (&model, &sidecar.onnx_sha256)
+                && let (Some(one), Some(other)) = (&model, &its_model)
                 && one != other
             {
                 return Err(different_models(entry.kind(), one, other));
             }
-            model = model.or(sidecar.onnx_sha256);
+            model = model.or(its_model);
             match &normalizations {
-                Some(first) if *first != sidecar.normalizations && self.config.normalizations.is_none() => {
+                Some(first) if *first != its_normalizations && self.config.normalizations.is_none() => {
                     return Err(Error::new(ErrorKind::InvalidArgument, "start a predictor")
                         .expected("plans that normalise their inputs alike")
                         .got("different normalisations in their sidecars")
                         .advice("build them with the same --normalization, or set `normalizations`"));
                 }
                 Some(_) => {}
-                None => normalizations = Some(sidecar.normalizations),
+                None => normalizations = Some(its_normalizations),
             }
         }
         if self.config.normalizations.is_none() {
@@ -308,11 +319,15 @@ fn different_models(backend: BackendKind, expected: &str, got: &str) -> Error {
         .advice("build the plan from the model that ONNX Runtime gets, or say allow_different_models()")
 }
 
+fn nothing_beside(path: &Path) -> String {
+    (if path.exists() { "no sidecar beside it" } else { "no such file; check the path" }).to_owned()
+}
+
 fn unknown_normalization(plan: &Path, got: String) -> Error {
-    Error::new(ErrorKind::InvalidArgument, format!("learn the normalisation of the plan {}", plan.display()))
+    Error::new(ErrorKind::InvalidArgument, format!("learn the normalisation of {}", plan.display()))
         .expected("its sidecar, because the backends that follow in the chain need the same")
         .got(got)
-        .advice("build the plan with `tickrt build`, or set `normalizations` (to an empty list for none)")
+        .advice("build it with `tickrt build`, or set `normalizations` (to an empty list for none)")
 }
 
 impl Entry {

@@ -8,6 +8,7 @@
 mod room;
 mod turns;
 
+use std::ffi::CString;
 use std::sync::Arc;
 
 use self::room::Room;
@@ -18,9 +19,9 @@ use crate::completion::in_band;
 use crate::config::SessionConfig;
 use crate::device::{Cluster, Device, DeviceBuffer, Feature, MappedBuffer, Module, Quarantine, Settle, Stream};
 use crate::error::{Error, ErrorKind, Result};
-use crate::resident::artefact::Artefact;
+use crate::resident::Artefact;
 use crate::resident::turn::{REPORT_WORDS, Turn};
-use crate::tensor::{IoMode, TensorInfo};
+use crate::tensor::IoMode;
 
 /// The backend. Made from an [`Artefact`], with [`Session::resident`](crate::Session::resident) or
 /// [`PredictorBuilder::resident`](crate::PredictorBuilder::resident).
@@ -59,23 +60,33 @@ impl Resident {
     pub(crate) fn new(artefact: &Artefact, config: &SessionConfig) -> Result<Self> {
         let device = Device::open(config.device)?;
         Feature::Clusters.check().map_err(|got| {
-            Error::new(ErrorKind::Unsupported, "start a resident engine").expected("a driver that has clusters").got(got)
+            Error::new(ErrorKind::Unsupported, "start a resident engine")
+                .expected("a driver that has clusters")
+                .got(got)
         })?;
-        artefact.check(device.compute_capability(), device.shared_bytes_per_block()?)?;
+        artefact.check(device.compute_capability(), u64::from(device.shared_bytes_per_block()?))?;
         room::refuse_company(&device, config.resident.share_gpu)?;
         let signature = signature(artefact, config)?;
         let (free_before, allocated_before) = (device.memory()?.free, device.allocated());
         let facts = artefact.facts();
         let cluster = Cluster { blocks: facts.blocks, threads: facts.threads, shared_bytes: facts.shared_bytes };
         let module = load(&device, artefact.cubin())?;
-        let kernel = module.function(crate::resident::program::ENTRY)?;
+        let entry = CString::new(facts.entry.as_str()).map_err(|_| ErrorKind::SidecarDamaged)?;
+        let kernel = module.function(&entry)?;
         let room = Room::take(&device, cluster, kernel.prepare_clusters(&device, cluster)?)?;
         let layout = SlotLayout::all_in_band(&signature);
         let memory = Memory::new(&device, artefact.constants(), layout.bytes * config.depth)?;
         let slots = layout.slots(&memory.slots, config.depth);
         let turn = memory.turn(&layout, config);
         let stream = Stream::new(&device, config.stream_priority)?;
-        let turns = Turns::start(turns::Parts { stream, _module: module, kernel, cluster, turn, report: memory.report.host(0) })?;
+        let turns = Turns::start(turns::Parts {
+            stream,
+            _module: module,
+            kernel,
+            cluster,
+            turn,
+            report: memory.report.host(0),
+        })?;
         let taken = free_before.saturating_sub(device.memory()?.free);
         let device_memory = taken.max(device.allocated().saturating_sub(allocated_before));
         Ok(Self {
@@ -245,8 +256,8 @@ impl Memory {
 /// What the artefact computes, for the one shape that it was built for.
 fn signature(artefact: &Artefact, config: &SessionConfig) -> Result<Signature> {
     let facts = artefact.facts();
-    let baked = SessionConfig { normalizations: Some(facts.normalizations()), ..config.clone() };
-    let tensors: Vec<TensorInfo> = facts.inputs.iter().chain(&facts.outputs).cloned().collect();
+    let baked = SessionConfig { normalizations: Some(vec![facts.normalization.clone()]), ..config.clone() };
+    let tensors = facts.tensors();
     let mut resolved = baked.resolve(&tensors, |_| None)?;
     if resolved.len() != 1 {
         return Err(Error::new(ErrorKind::InvalidArgument, "start a resident engine")
@@ -263,12 +274,11 @@ fn signature(artefact: &Artefact, config: &SessionConfig) -> Result<Signature> {
                 .advice("build it again with that --normalization, or leave the configuration's out"));
         }
     }
-    let outputs = facts.outputs.iter().map(|output| {
-        let count = output.elements().expect("`Artefact::read` refuses dynamic outputs");
+    let outputs = tensors.iter().filter(|tensor| tensor.mode == IoMode::Output).map(|output| {
+        let count = output.elements().expect("`Artefact::read` has looked at the shapes of a call");
         OutputShape { data_type: output.data_type, shape: output.shape.clone(), count }
     });
     let shapes = vec![CallShape { inputs: shape.normalizers, outputs: outputs.collect() }];
-    debug_assert!(facts.inputs.iter().all(|input| input.mode == IoMode::Input));
     Ok(Signature { inputs: facts.inputs.clone(), outputs: facts.outputs.clone(), shapes })
 }
 

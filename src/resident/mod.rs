@@ -1,12 +1,11 @@
-//! Resident engines, being built: so far a network's form between ONNX and a kernel, on the host alone.
+//! Resident engines, up to the file: from a network to a kernel that stays on the GPU. What runs it is `backend/resident.rs`.
 //!
 //! `lower` makes a [`Network`](network::Network) of a model or refuses it by name, [`reference`](mod@reference) computes it plainly,
-//! [`program`] writes the kernel, [`artefact`] compiles and keeps it, [`budget`] counts what it needs of a GPU, [`stream`] parts what can be computed before the newest row is there from
-//! what cannot.
+//! [`stream`] parts what can be computed before the newest row is there from what cannot, [`budget`] counts what it needs of a
+//! GPU, [`program`] writes the kernel, [`nvrtc`] compiles it, [`artefact`] keeps it, and [`turn`] is what it is handed.
 
 pub mod artefact;
 pub mod budget;
-pub mod artefact;
 mod fuse;
 mod lower;
 pub mod network;

@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::normalize::Normalizer;
 
 /// The kernel's name.
-pub const ENTRY: &std::ffi::CStr = c"tickrt_resident";
+pub const ENTRY: &str = "tickrt_resident";
 
 /// Which structure `Turn` of kernels/resident/turn.cuh a kernel takes, and what lies behind its addresses: one more with each
 /// change that a backend or an artefact of before would not survive.

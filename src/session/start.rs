@@ -12,7 +12,7 @@ use crate::fork;
 use crate::logging::{self, say};
 use crate::normalize::Normalizer;
 use crate::nvtx;
-use crate::resident::artefact::Artefact;
+use crate::resident::Artefact;
 use crate::window::Windows;
 
 impl Session {

@@ -26,7 +26,8 @@ impl Room {
     pub(super) fn take(device: &Arc<Device>, cluster: Cluster, most: u32) -> Result<Self> {
         let own = Taken { device: device.ordinal(), blocks: cluster.blocks };
         let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-        let others: Vec<u32> = taken.iter().filter(|other| other.device == own.device).map(|other| other.blocks).collect();
+        let others: Vec<u32> =
+            taken.iter().filter(|other| other.device == own.device).map(|other| other.blocks).collect();
         if clusters_left(most, own.blocks, &others) == 0 {
             return Err(Error::new(ErrorKind::Unavailable, "find room for a resident engine")
                 .expected(format!("{} free multiprocessors beside each other on {}", own.blocks, device.name()))
@@ -34,7 +35,9 @@ impl Room {
                     0 => "none, even on the empty GPU".to_owned(),
                     _ => format!("{} resident engines that take {others:?} of them", others.len()),
                 })
-                .advice("end one of them, build with fewer blocks (--resident-blocks), or let the chain go on to TensorRT"));
+                .advice(
+                    "end one of them, build with fewer blocks (--resident-blocks), or let the chain go on to TensorRT",
+                ));
         }
         taken.push(own);
         Ok(Self(own))
@@ -68,7 +71,8 @@ pub(super) fn refuse_company(device: &Device, allowed: bool) -> Result<()> {
     let Ok(nvml) = Nvml::init() else { return Ok(()) };
     let Ok(gpu) = nvml.device_by_pci_bus_id(device.pci_address()) else { return Ok(()) };
     let Ok(processes) = gpu.running_compute_processes() else { return Ok(()) };
-    let others: Vec<u32> = processes.iter().map(|process| process.pid).filter(|&pid| pid != std::process::id()).collect();
+    let others: Vec<u32> =
+        processes.iter().map(|process| process.pid).filter(|&pid| pid != std::process::id()).collect();
     if others.is_empty() {
         return Ok(());
     }

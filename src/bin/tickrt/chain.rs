@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tickrt::backend::ort::{CudaOptions, OrtBackend};
 use tickrt::onnx::Model;
-use tickrt::resident::artefact::Artefact;
+use tickrt::resident::Artefact;
 use tickrt::{
     BackendKind, Counters, Engine, ErrorKind, Metrics, Normalization, Plan, Predictor, Session, SessionConfig, Shapes,
     Sidecar,
@@ -73,7 +73,9 @@ impl ChainArgs {
             }
         }
         if kinds.is_empty() {
-            return Err(Failure::usage("no network is named: add --engine FILE, --onnx FILE, --resident FILE or several of them"));
+            return Err(Failure::usage(
+                "no network is named: add --engine FILE, --onnx FILE, --resident FILE or several of them",
+            ));
         }
         self.check_files(&kinds)?;
         Ok(kinds)

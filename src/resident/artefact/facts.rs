@@ -5,13 +5,14 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::rebuild;
+use super::{Artefact, rebuild};
 use crate::error::{Error, ErrorKind, Result};
 use crate::normalize::{Normalization, Normalizer};
 use crate::plan::{digest, dotted, quoted};
 use crate::resident::Semantics;
 use crate::sealed::{self, NO_CHECKSUM};
 use crate::tensor::{TensorInfo, elements, format_shape};
+use crate::trust::Trust;
 
 /// The layout of the sidecar that this version writes, and the only one that it reads.
 const FORMAT: u32 = 1;
@@ -182,6 +183,28 @@ impl Facts {
         let options: Vec<String> = self.options.iter().map(|option| quoted(option)).collect();
         lines.push(("options", if options.is_empty() { "none".to_owned() } else { options.join(" ") }));
         lines
+    }
+
+    /// As the sidecar of a plan has them: nothing where the input is taken as the network has it.
+    #[must_use]
+    pub fn normalizations(&self) -> Vec<Normalization> {
+        let what = &self.normalization;
+        let untouched = Normalization::new(what.input.clone(), crate::DataType::F32);
+        if *what == untouched { Vec::new() } else { vec![what.clone()] }
+    }
+
+    /// The sidecar of the artefact at `artefact`, without looking at that; none if there is no such file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`], [`ErrorKind::SidecarDamaged`], [`ErrorKind::Untrusted`].
+    pub fn beside(artefact: impl AsRef<Path>) -> Result<Option<Self>> {
+        let (artefact, path) = (artefact.as_ref(), Artefact::sidecar_path(&artefact));
+        let Some((facts, sha256)) = Self::read(&path, artefact)? else { return Ok(None) };
+        // Whoever could change the normalisation could choose the answers of every backend of a chain.
+        if let Some(trust) = Trust::enforced() {
+            trust.check(artefact, &[(path, sha256)])?;
+        }
+        Ok(Some(facts))
     }
 
     /// The JSON text, checksum included.

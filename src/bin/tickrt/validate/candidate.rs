@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use tickrt::backend::ort::OrtBackend;
-use tickrt::backend::{CallShape, Signature};
+use tickrt::backend::{Backend, Signature};
 use tickrt::data::{Feed, Values};
 use tickrt::onnx::{Keep, Model};
 use tickrt::stats::Latencies;
