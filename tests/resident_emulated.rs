@@ -4,6 +4,8 @@
 mod common;
 #[path = "common/onnx.rs"]
 mod onnx;
+#[path = "common/probe_dump.rs"]
+mod probe_dump;
 #[path = "common/random_network.rs"]
 mod random_network;
 
@@ -394,4 +396,21 @@ fn stop_ends_turns_at_once_and_the_next_call_is_answered() {
         }
     }
     assert_eq!(kernel.report(1), 4, "the next call's number");
+}
+
+/// Not a test of anything: writes what benches/probes/engine.cu runs on a GPU into the folder that TICKRT_DUMP names. Models
+/// that are not in the zoo (lstm_b) are looked for in TICKRT_DUMP_MODELS; models/seeded.py makes them.
+#[test]
+#[ignore = "writes files for benches/probes/engine.cu"]
+fn dump_for_the_probe() {
+    let Some(folder) = std::env::var_os("TICKRT_DUMP") else {
+        return println!("TICKRT_DUMP names no folder: nothing written");
+    };
+    let others = std::path::PathBuf::from(std::env::var_os("TICKRT_DUMP_MODELS").unwrap_or_default());
+    let mut dump = probe_dump::Dump::new(folder.as_ref());
+    for name in ["identity", "mlp_384", "mlp", "toy_cnn", "cnn_small", "lstm_a", "lstm_b", "lstm_s", "deeplob"] {
+        let file = format!("{name}.onnx");
+        let path = if model(&file).exists() { model(&file) } else { others.join(file) };
+        dump.whole(name, &path, None);
+    }
 }

@@ -1,0 +1,83 @@
+//! Resident engines as files for `benches/probes/engine.cu`, which runs them on a GPU without the library: NAME.cu (the
+//! source), NAME.bin (constants), NAME.in (inputs as words), NAME.out (the plain executor's answers) and run.sh.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use tickrt::onnx::Model;
+use tickrt::resident::budget::{Hardware, count};
+use tickrt::resident::lower;
+use tickrt::resident::network::Network;
+use tickrt::resident::program::{Options, Program, program_with};
+use tickrt::{Normalizer, Result, Shapes};
+
+use crate::random_network::Random;
+use crate::{plain, untouched};
+
+/// Of the reference, in all samples of a model: some seconds on a slow machine.
+const MULTIPLY_ADDS: u64 = 2_000_000_000;
+
+pub struct Dump {
+    folder: PathBuf,
+    script: String,
+}
+
+impl Dump {
+    pub fn new(folder: &Path) -> Self {
+        std::fs::create_dir_all(folder).unwrap();
+        let script = "#!/bin/sh\n\
+            # Runs every engine of this folder: ./run.sh PATH_OF_ENGINE [CALLS [TURN_MS]]. Kernels are compiled where no\n\
+            # NAME.cubin lies beside. Goes on after one that fails.\n\
+            cd \"$(dirname \"$0\")\" || exit 1\n\
+            engine=$1 calls=${2:-200000} turn=${3:-50}\n\
+            run() {\n  \
+              name=$1; shift\n  \
+              [ -e \"$name.cubin\" ] || nvcc -cubin -arch=sm_90a -std=c++17 -o \"$name.cubin\" \"$name.cu\" || return\n  \
+              timeout 20 \"$engine\" \"$name\" \"$@\" || echo \"$name: exit $?\"\n\
+            }\n";
+        Self { folder: folder.to_owned(), script: script.to_owned() }
+    }
+
+    /// The model answering whole inputs, under the name `name`; a line about it if no program can be written.
+    pub fn whole(&mut self, name: &str, model: &Path, blocks: Option<u32>) {
+        let Ok(model) = Model::read(model) else { return println!("{name}: no {}", model.display()) };
+        let network = lower(&model, &Shapes::new()).unwrap();
+        let normalizer = untouched(&network, &model);
+        let options = Options { blocks, stamps: true, ..Options::default() };
+        let Some(program) = written(name, program_with(&network, &normalizer, Hardware::H100, options)) else { return };
+        let inputs = network.value(network.inputs[0]).count();
+        let mut random = Random(17);
+        let samples = (0..samples(&network)).map(|_| random.floats(inputs, 1.0)).collect::<Vec<_>>();
+        let answers: Vec<Vec<f32>> = samples.iter().map(|sample| plain(&network, sample)).collect();
+        self.files(name, &program, &samples.concat(), &answers.concat());
+        self.line(name, &program, &normalizer, answers[0].len(), "");
+    }
+
+    fn files(&self, name: &str, program: &Program, input: &[f32], answers: &[f32]) {
+        let write =
+            |ending: &str, bytes: &[u8]| std::fs::write(self.folder.join(name.to_owned() + ending), bytes).unwrap();
+        write(".cu", program.source.as_bytes());
+        write(".bin", &program.constants);
+        write(".in", bytemuck::cast_slice(input));
+        write(".out", bytemuck::cast_slice(answers));
+        write(".notes", (program.notes.join("\n") + "\n").as_bytes());
+        std::fs::write(self.folder.join("run.sh"), &self.script).unwrap();
+    }
+
+    fn line(&mut self, name: &str, program: &Program, normalizer: &Normalizer, answers: usize, more: &str) {
+        let Program { blocks, threads, shared_bytes, .. } = program;
+        let words = normalizer.input_bytes().div_ceil(4);
+        let _ =
+            writeln!(self.script, "run {name} {blocks} {threads} {shared_bytes} {words} {answers} $calls $turn{more}");
+        std::fs::write(self.folder.join("run.sh"), &self.script).unwrap();
+        println!("{name} on {blocks} blocks");
+    }
+}
+
+fn samples(network: &Network) -> usize {
+    (MULTIPLY_ADDS / count(network).multiply_adds().max(1)).clamp(8, 256) as usize
+}
+
+fn written(name: &str, program: Result<Program>) -> Option<Program> {
+    program.map_err(|error| println!("{name}: {error}")).ok()
+}
