@@ -67,6 +67,11 @@ __device__ inline void store_unit_release(u64 address, u64 value) {
 }
 __device__ inline u64 load_word8(u64 address) { return *reinterpret_cast<const volatile u64*>(address); }
 __device__ inline void store_word8(u64 address, u64 value) { *reinterpret_cast<volatile u64*>(address) = value; }
+__device__ inline u32 load_word4_of_host(u64 address) {
+  u32 v;
+  asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(v) : "l"(address) : "memory");
+  return v;
+}
 __device__ inline float constant(u64 address) { return __ldg(reinterpret_cast<const float*>(address)); }
 __device__ inline Words4 constant4(u64 address) {
   const float4 v = __ldg(reinterpret_cast<const float4*>(address));

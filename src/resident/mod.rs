@@ -10,6 +10,8 @@ mod lower;
 pub mod network;
 pub mod program;
 pub mod reference;
+pub mod semantics;
 pub mod stream;
 
 pub use lower::lower;
+pub use semantics::Semantics;

@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use tickrt::onnx::Model;
+use tickrt::resident::Semantics;
 use tickrt::resident::budget::{Hardware, count};
 use tickrt::resident::lower;
 use tickrt::resident::network::Network;
 use tickrt::resident::program::{Options, Program, program_with};
-use tickrt::{Normalizer, Result, Shapes};
+use tickrt::{Result, Shapes};
 
 use crate::random_network::Random;
 use crate::{plain, untouched};
@@ -50,7 +51,34 @@ impl Dump {
         let samples = (0..samples(&network)).map(|_| random.floats(inputs, 1.0)).collect::<Vec<_>>();
         let answers: Vec<Vec<f32>> = samples.iter().map(|sample| plain(&network, sample)).collect();
         self.files(name, &program, &samples.concat(), &answers.concat());
-        self.line(name, &program, &normalizer, answers[0].len(), "");
+        let Program { blocks, threads, shared_bytes, state_bytes, .. } = program;
+        let (words, answers) = (normalizer.input_bytes().div_ceil(4), answers[0].len());
+        let line = format!("{blocks} {threads} {shared_bytes} {words} {answers} $calls $turn 0 {state_bytes}");
+        self.line(name, &line);
+    }
+
+    /// The model answering streams of rows that come round again: sample `i` is row `i`, its answer that of the window that
+    /// ends with it.
+    pub fn window(&mut self, name: &str, model: &Path, blocks: Option<u32>) {
+        let Ok(model) = Model::read(model) else { return println!("{name}: no {}", model.display()) };
+        let network = lower(&model, &Shapes::new()).unwrap();
+        let normalizer = untouched(&network, &model);
+        let options = Options { blocks, stamps: true, semantics: Semantics::Window, ..Options::default() };
+        let Some(program) = written(name, program_with(&network, &normalizer, Hardware::H100, options)) else { return };
+        let steps = network.value(network.inputs[0]).shape[0];
+        let row = normalizer.count() / steps;
+        let count = samples(&network);
+        let rows = Random(17).floats(count * row, 1.0);
+        let window = |newest: usize| -> Vec<f32> {
+            let places = (newest + count * steps + 1 - steps..).take(steps);
+            places.flat_map(|place| &rows[place % count * row..][..row]).copied().collect()
+        };
+        let answers: Vec<Vec<f32>> = (0..count).map(|newest| plain(&network, &window(newest))).collect();
+        self.files(name, &program, &rows, &answers.concat());
+        let Program { blocks, threads, shared_bytes, state_bytes, .. } = program;
+        let answers = answers[0].len();
+        let line = format!("{blocks} {threads} {shared_bytes} {row} {answers} $calls $turn {steps} {state_bytes}");
+        self.line(name, &line);
     }
 
     fn files(&self, name: &str, program: &Program, input: &[f32], answers: &[f32]) {
@@ -64,18 +92,15 @@ impl Dump {
         std::fs::write(self.folder.join("run.sh"), &self.script).unwrap();
     }
 
-    fn line(&mut self, name: &str, program: &Program, normalizer: &Normalizer, answers: usize, more: &str) {
-        let Program { blocks, threads, shared_bytes, .. } = program;
-        let words = normalizer.input_bytes().div_ceil(4);
-        let _ =
-            writeln!(self.script, "run {name} {blocks} {threads} {shared_bytes} {words} {answers} $calls $turn{more}");
+    fn line(&mut self, name: &str, arguments: &str) {
+        let _ = writeln!(self.script, "run {name} {arguments}");
         std::fs::write(self.folder.join("run.sh"), &self.script).unwrap();
-        println!("{name} on {blocks} blocks");
+        println!("{name}: {arguments}");
     }
 }
 
 fn samples(network: &Network) -> usize {
-    (MULTIPLY_ADDS / count(network).multiply_adds().max(1)).clamp(8, 256) as usize
+    (MULTIPLY_ADDS / count(network).multiply_adds().max(1)).clamp(20, 256) as usize
 }
 
 fn written(name: &str, program: Result<Program>) -> Option<Program> {
