@@ -20,6 +20,7 @@ __device__ const float* window_of(const Block& b) {
 template <class S>
 struct NewRow {
   static constexpr bool kSends = S::blocks > 1;
+  static constexpr u32 kInWord = elements_of_word(S::type), kSize = 4 / kInWord;  // elements of a word, bytes of an element
   static constexpr u32 kBytes = (S::is_whole ? 0 : (S::count + 3) / 4 * 16) + 4;
 
   __device__ NewRow(const Block&, const Turn&) {}
@@ -66,7 +67,6 @@ struct NewRow {
   // All rows but the newest, which is among the units.
   __device__ static void take_window(const Block& b, const Turn& turn) {
     const u64 rows = turn.rows + u64(b.slot) * turn.rows_stride;
-    constexpr u32 kInWord = elements_of_word(S::type), kSize = 4 / kInWord;
     for (u32 i = b.thread; i < (S::steps - 1) * S::count; i += S::threads) {
       const u32 word = load_word4_of_host(rows + i * kSize / 4 * 4);
       const float x = element(S::type, word, i % kInWord);

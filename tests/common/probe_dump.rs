@@ -16,7 +16,7 @@ use crate::random_network::Random;
 use crate::{plain, untouched};
 
 /// Of the reference, in all samples of a model: some seconds on a slow machine.
-const MULTIPLY_ADDS: u64 = 2_000_000_000;
+const MULTIPLY_ADDS: u64 = 1_000_000_000;
 
 pub struct Dump {
     folder: PathBuf,

@@ -59,7 +59,7 @@ pub(super) struct Place {
     /// Elements of a block's share.
     pub(super) each: u32,
     share: Option<u32>,
-    whole: Option<Whole>,
+    pub(super) whole: Option<Whole>,
 }
 
 /// Where a value lies that is whole in every block.
@@ -295,6 +295,15 @@ impl<'network> Plan<'network> {
         };
         self.places[id.0].whole = Some(whole);
         whole
+    }
+
+    /// Puts a value `start` bytes behind where another begins; not so in the window, which moves.
+    pub(super) fn lies_within(&mut self, whole: Whole, start: u32, id: ValueId) -> bool {
+        if whole.copy_bytes == IS_WINDOW {
+            return false;
+        }
+        self.places[id.0].whole = Some(Whole { offset: whole.offset + start, ..whole });
+        true
     }
 
     fn whole_room(&mut self, id: ValueId) -> Whole {

@@ -6,7 +6,7 @@ use super::plan::{Numbers, Plan, function, literal};
 use super::unsupported;
 use crate::error::Result;
 use crate::resident::network::{
-    Along, Conv, Dense, Elementwise, LayerNorm, Operation, Pool, PoolKind, Sliding, Stage, ValueId,
+    Along, Conv, Dense, Elementwise, LayerNorm, Operation, Pool, PoolKind, Slice, Sliding, Stage, ValueId,
 };
 
 /// Rows of a matrix up to which a warp has one.
@@ -40,8 +40,16 @@ impl Plan<'_> {
             Operation::Pool(pool) => self.pool(pool, first, into),
             Operation::Recurrent(of) => self.recurrent(of, first, into),
             Operation::RecurrentStep(of) => self.recurrent_step(of, &stage.reads, into),
+            Operation::Slice(slice) if self.is_in_place(slice, first, into) => Ok(()),
             other => self.each(other, &stage.reads, into),
         }
+    }
+
+    /// Neighbours of a value that is whole in every block: they are it, from another place on.
+    fn is_in_place(&mut self, slice: &Slice, from: ValueId, into: ValueId) -> bool {
+        let start = (slice.start * slice.along.inner * 4) as u32;
+        let part = self.place(from).whole.filter(|_| slice.along.outer == 1 && slice.step == 1 && start % 16 == 0);
+        part.is_some_and(|whole| self.lies_within(whole, start, into))
     }
 
     fn dense(&mut self, dense: &Dense, from: ValueId, into: ValueId) -> Result<()> {
