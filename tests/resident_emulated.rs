@@ -390,7 +390,7 @@ fn calls_across_turns_are_each_answered_once() {
                 assert!(difference(&kernel.wait(call), &expected) < 3e-5, "call {call} on {blocks} blocks");
             }
             if number % 7 == 0 {
-                std::thread::sleep(Duration::from_millis(random.of(0, 8) as u64));
+                std::thread::sleep(Duration::from_millis(random.of(0, 25) as u64));
             }
         }
         let last = waiting.pop();
@@ -458,7 +458,7 @@ fn streams(name: &str, network: &Network, normalizer: &Normalizer, options: Opti
             assert!(apart < 3e-5, "{name} on {blocks} blocks, {number}: {apart}\n{got:?}\n{expected:?}\n{notes:#?}");
         }
         if turn < Duration::from_secs(1) && number % 5 == 0 {
-            std::thread::sleep(turn * random.of(0, 3) as u32);
+            std::thread::sleep(turn * random.of(0, 20) as u32);
         }
     }
     let turns = kernel.report(0);
@@ -506,6 +506,62 @@ fn streams_of_rows_are_answered_as_their_windows() {
             streams(&format!("{sizes:?}"), &network, &normalizer, options, 8, turn);
         }
     }
+}
+
+/// As trained models take their rows: scaled, clamped.
+#[test]
+fn streams_of_rows_are_normalised_row_by_row() {
+    let model = Model::read(model("lstm.onnx")).unwrap();
+    let network = lower(&model, &Shapes::new()).unwrap();
+    let shape: Vec<i64> = model.inputs()[0].shape.iter().map(|size| size.abs()).collect();
+    let normalizer = Normalizer::new(&normalization("lstm"), &model.inputs()[0], &shape, None).unwrap();
+    for blocks in [1, 4] {
+        let options = Options { blocks: Some(blocks), ..Options::default() };
+        streams("lstm", &network, &normalizer, options, 5, Duration::from_secs(20));
+    }
+    let per_row = (0..shape[1]).map(|row| 1.0 + row as f64).collect::<Vec<_>>();
+    let stats = Stats::PerChannel { mean: per_row.clone(), std: per_row };
+    let normalization = Normalization::new(model.inputs()[0].name.clone(), DataType::F32).stats(stats);
+    let normalizer = Normalizer::new(&normalization, &model.inputs()[0], &shape, None).unwrap();
+    let options = Options { semantics: Semantics::Window, ..Options::default() };
+    let refused = program_with(&network, &normalizer, Hardware::H100, options).unwrap_err().to_string();
+    assert!(refused.contains("another mean or deviation for row 1"), "{refused}");
+}
+
+#[test]
+fn streams_of_large_networks_are_answered_as_their_windows() {
+    let model = Model::read(model("lstm_a.onnx")).unwrap();
+    let network = lower(&model, &Shapes::new()).unwrap();
+    let normalizer = untouched(&network, &model);
+    // More fibers take minutes.
+    let options = Options { blocks: Some(16), threads: Some(32), ..Options::default() };
+    streams("lstm_a", &network, &normalizer, options, 3, Duration::from_secs(50));
+}
+
+/// Windows along the first dimension of whatever a random network takes.
+#[test]
+fn streams_of_random_networks_are_answered_as_their_windows() {
+    let mut answered = 0;
+    for seed in 0..40_u64 {
+        let (bytes, _) = Growing::random(seed * 11 + 2, 1 + seed as usize % 5);
+        let model = Model::from_bytes(bytes).unwrap();
+        let network = lower(&model, &Shapes::new()).unwrap();
+        let normalizer = untouched(&network, &model);
+        let options = Options {
+            blocks: Some([1, 2, 4][seed as usize % 3]),
+            threads: Some(64),
+            semantics: Semantics::Window,
+            ..Options::default()
+        };
+        match program_with(&network, &normalizer, Hardware::H100, options) {
+            Ok(_) => {
+                streams(&format!("network {seed}"), &network, &normalizer, options, 4, Duration::from_secs(20));
+                answered += 1;
+            }
+            Err(error) => println!("network {seed}: {error}"),
+        }
+    }
+    assert!(answered >= 15, "{answered} of 40 were answered");
 }
 
 #[test]

@@ -134,15 +134,16 @@ __device__ inline float half_as_float(u32 bits) {
 __device__ inline float scaled(float x, float mean, float std) { return __fdiv_rn(__fsub_rn(x, mean), std); }
 __device__ inline float sum(float a, float b) { return __fadd_rn(a, b); }
 __device__ inline float product(float a, float b) { return __fmul_rn(a, b); }
-// 2 to the power of x, and 1 / x: within 2 and 1 units of the last place, a handful of cycles each.
+// 2 to the power of x, and 1 / x: within 2 and 1 units of the last place, a handful of cycles each. What is smaller than 2^-126
+// is zero to them, which spares a step of a recurrent network eight instructions that wait for each other.
 __device__ inline float power_of_two(float x) {
   float y;
-  asm("ex2.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 __device__ inline float reciprocal(float x) {
   float y;
-  asm("rcp.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 

@@ -264,14 +264,14 @@ struct RecurrentStep {
         const bool has = unit < S::units && b.thread + i * S::threads < own;
         // A GRU's candidate has its state's part in the fourth lane.
         const u32 of = S::gru ? (gate == 3 ? 2 : gate) : gate;
-        ahead[i] = has && !(S::gru && gate == 2) ? product[of * S::units + unit] : 0.f;
+        ahead[i] = matrix.bias[i] + (has && !(S::gru && gate == 2) ? product[of * S::units + unit] : 0.f);
         before[i] = has ? state[unit] : 0.f;
       }
       if (S::blocks > 1) over = !wait(b, S::barriers, own * Dense<S>::kParts * 4);
 #pragma unroll
       for (u32 i = 0; i < Dense<S>::kOwn; ++i) {
         const u32 row = b.thread + i * S::threads;
-        const float sum = (row < own ? parts(b, row) : 0.f) + matrix.bias[i] + ahead[i];
+        const float sum = (row < own ? parts(b, row) : 0.f) + ahead[i];
         float h = before[i], c = before[i];
         gates<S::gru>(b, sum, b.lane / 4 * 4, h, c);
         const u32 unit = unit_of(b, i);
