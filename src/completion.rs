@@ -167,6 +167,15 @@ pub(crate) mod in_band {
         }
     }
 
+    /// As [`send`], of a window's newest row, behind the number of rows that the call brings.
+    #[inline]
+    pub(crate) fn send_row(rows: u32, words: &[u32], units: &[Unit], sequence: u64) {
+        let (front, units) = units.split_at(2);
+        send(words, units, sequence);
+        front[0].send(sequence, rows);
+        front[1].send(sequence, 0);
+    }
+
     /// Tells a resident kernel that awaits call `sequence` to end: `kStop` in kernels/resident/turn.cuh.
     pub(crate) fn stop(unit: &Unit, sequence: u64) {
         const STOP: u64 = 1 << 31;

@@ -51,6 +51,8 @@ pub struct Session {
     sequence: u64,
     id: u32,
     windows: Option<Windows>,
+    /// Whose window the device's last call was on, if it was on one that the device keeps.
+    device_symbol: Option<u32>,
     /// The graph that waits on the device for the next call.
     ahead: Option<Ahead>,
     launches_ahead: bool,
@@ -417,6 +419,9 @@ impl Session {
         let device_rings = self.backend.keeps_windows() && !self.launches_ahead;
         let newest = if device_rings { windows.to_send(moment) } else { windows.rows() as u32 };
         let memory = &self.backend.slots()[index];
+        // A device that keeps one window takes one row more of it, or another one whole.
+        let goes_on = newest == 1 && self.device_symbol == Some(moment.symbol);
+        let newest = if memory.newest_row.is_some() && !goes_on { windows.rows() as u32 } else { newest };
         let bytes = self.backend.signature().shapes[0].inputs[0].input_bytes();
         // SAFETY: as in `InputSlot::slice`.
         let input = unsafe { std::slice::from_raw_parts_mut(memory.inputs[0].start.as_ptr(), bytes) };
@@ -434,6 +439,7 @@ impl Session {
         let ticket = self.launch(index, 0, origin, Some(moment))?;
         if device_rings {
             self.windows_mut()?.sent(moment);
+            self.device_symbol = Some(moment.symbol);
         }
         Ok(ticket)
     }
@@ -457,6 +463,7 @@ impl Session {
         if moment.is_none() {
             // SAFETY: the backend's contract: the header is valid, and nothing reads it before the call begins.
             unsafe { (*self.backend.slots()[index].header.as_ptr()).window = 0 };
+            self.device_symbol = None;
         }
         let sequence = match self.ahead.take() {
             Some(ahead) if ahead.slot == index && !self.has_expired(ahead) => {
@@ -488,7 +495,19 @@ impl Session {
     #[inline]
     fn ring(&self, index: usize, sequence: u64) {
         let slot = &self.backend.slots()[index];
-        if let Some(units) = slot.input_units {
+        if let (Some(units), Some(row_bytes)) = (slot.input_units, slot.newest_row) {
+            let (start, bytes) = (slot.inputs[0].start, self.backend.signature().shapes[0].inputs[0].input_bytes());
+            let words = row_bytes / 4;
+            // SAFETY: the backend's contract: both regions are valid, apart and aligned, a row is whole words, and there are
+            // an even number of units for it behind two more. The session alone writes the header.
+            let (words, units, header) = unsafe {
+                let newest = start.as_ptr().add(bytes - row_bytes).cast::<u32>();
+                let units = std::slice::from_raw_parts(units.as_ptr(), 2 + words.next_multiple_of(2));
+                (std::slice::from_raw_parts(newest, words), units, &*slot.header.as_ptr())
+            };
+            let rows = if header.window == 1 { header.new_rows } else { (bytes / row_bytes) as u32 };
+            in_band::send_row(rows, words, units, sequence);
+        } else if let Some(units) = slot.input_units {
             let words = self.backend.signature().shapes[0].inputs[0].input_words();
             // SAFETY: the backend's contract: both regions are valid, apart and aligned, the units even in number; regions
             // are whole lines, so that the last word may reach beyond the input.

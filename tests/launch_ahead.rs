@@ -108,6 +108,7 @@ impl ThreadDevice {
             .map(|slot| SlotMemory {
                 header: NonNull::from(&mut slot.header),
                 inputs: vec![Region { start: NonNull::from(&mut slot.input).cast(), bytes: ELEMENTS * 4 }],
+                newest_row: None,
                 input_units: in_band.input.then(|| NonNull::from(&mut slot.input_units).cast()),
                 outputs: vec![Region { start: NonNull::from(&mut slot.output).cast(), bytes: 4 }],
                 done: if in_band.answer {

@@ -4,18 +4,21 @@
 mod common;
 #[path = "common/onnx.rs"]
 mod onnx;
+#[path = "common/probe_dump.rs"]
+mod probe_dump;
 #[path = "common/random_network.rs"]
 mod random_network;
 
 use std::ffi::{CString, c_void};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{model, normalization, root};
 use random_network::{Growing, Random};
 use tickrt::onnx::Model;
+use tickrt::resident::Semantics;
 use tickrt::resident::budget::Hardware;
 use tickrt::resident::lower;
 use tickrt::resident::network::Network;
@@ -33,11 +36,14 @@ struct Turn {
     progress: u64,
     report: u64,
     limit_ns: u64,
-    reserved: u64,
+    state: u64,
     input_stride: u32,
     answer_stride: u32,
     depth: u32,
     flags: u32,
+    rows: u64,
+    rows_stride: u32,
+    reserved: u32,
 }
 
 type RunTurn = unsafe extern "C" fn(*const Turn, u32, u32, u64) -> u32;
@@ -50,6 +56,9 @@ struct Memory {
     constants: Vec<[u64; 2]>,
     input: Vec<AtomicU64>,
     answer: Vec<AtomicU64>,
+    /// Whole windows, slot by slot.
+    rows: Vec<AtomicU32>,
+    state: Vec<AtomicU64>,
     progress: AtomicU64,
     report: [AtomicU64; 16],
 }
@@ -127,6 +136,8 @@ impl Emulated {
             constants,
             input: (0..DEPTH * UNITS).map(unit).collect(),
             answer: (0..DEPTH * UNITS).map(unit).collect(),
+            rows: (0..DEPTH * UNITS).map(|_| AtomicU32::new(0x7fc0_dead)).collect(),
+            state: (0..program.state_bytes.div_ceil(8)).map(|_| AtomicU64::new(u64::MAX)).collect(),
             progress: AtomicU64::new(first),
             report: Default::default(),
         });
@@ -141,11 +152,14 @@ impl Emulated {
                 progress: theirs.progress.as_ptr() as u64,
                 report: theirs.report.as_ptr() as u64,
                 limit_ns: limit.as_nanos() as u64,
-                reserved: 0,
+                state: theirs.state.as_ptr() as u64,
                 input_stride: (UNITS * 8) as u32,
                 answer_stride: (UNITS * 8) as u32,
                 depth: DEPTH as u32,
                 flags: 0,
+                rows: theirs.rows.as_ptr() as u64,
+                rows_stride: (UNITS * 4) as u32,
+                reserved: 0,
             };
             for seed in 0.. {
                 if ended.load(Ordering::Acquire) {
@@ -198,6 +212,19 @@ impl Emulated {
         bytemuck::cast_slice_mut(&mut words)[..input.len()].copy_from_slice(input);
         let call = self.submit(&words);
         self.wait(call)
+    }
+
+    /// A call of a stream: the newest row, in front of it the number of rows; a whole window lies apart.
+    fn submit_rows(&mut self, rows: &[f32], row: usize) -> u64 {
+        if rows.len() > row {
+            let slot = self.slot(self.call + 1) * UNITS;
+            for (place, x) in self.memory.rows[slot..].iter().zip(rows) {
+                place.store(x.to_bits(), Ordering::Release);
+            }
+        }
+        let newest = rows[rows.len() - row..].iter().map(|x| x.to_bits());
+        let words: Vec<u32> = [(rows.len() / row) as u32, 0].into_iter().chain(newest).collect();
+        self.submit(&words)
     }
 
     fn report(&self, word: usize) -> u64 {
@@ -322,7 +349,9 @@ fn random_networks_answer_as_the_plain_executor_does() {
         let network = lower(&model, &Shapes::new()).unwrap();
         let normalizer = untouched(&network, &model);
         let blocks = Some([1, 2, 4][seed as usize % 3]);
-        for options in [Options { blocks, threads: Some(64), stamps: seed % 2 == 0 }, Options::default()] {
+        for options in
+            [Options { blocks, threads: Some(64), stamps: seed % 2 == 0, ..Options::default() }, Options::default()]
+        {
             match program_with(&network, &normalizer, Hardware::H100, options) {
                 Ok(program) => {
                     println!("network {seed} on {} blocks: {:?}", program.blocks, program.notes);
@@ -344,7 +373,7 @@ fn calls_across_turns_are_each_answered_once() {
     let model = Model::read(model("mlp_384.onnx")).unwrap();
     let network = lower(&model, &Shapes::new()).unwrap();
     for blocks in [1, 4] {
-        let options = Options { blocks: Some(blocks), threads: Some(128), stamps: true };
+        let options = Options { blocks: Some(blocks), threads: Some(128), stamps: true, ..Options::default() };
         let program = program_with(&network, &untouched(&network, &model), Hardware::H100, options).unwrap();
         // The wrap of the units' 32 bits is among the calls.
         let first = (1 << 32) - 20;
@@ -361,7 +390,7 @@ fn calls_across_turns_are_each_answered_once() {
                 assert!(difference(&kernel.wait(call), &expected) < 3e-5, "call {call} on {blocks} blocks");
             }
             if number % 7 == 0 {
-                std::thread::sleep(Duration::from_millis(random.of(0, 8) as u64));
+                std::thread::sleep(Duration::from_millis(random.of(0, 25) as u64));
             }
         }
         let last = waiting.pop();
@@ -379,7 +408,7 @@ fn calls_across_turns_are_each_answered_once() {
 fn stop_ends_turns_at_once_and_the_next_call_is_answered() {
     let model = Model::read(model("mlp_384.onnx")).unwrap();
     let network = lower(&model, &Shapes::new()).unwrap();
-    let options = Options { blocks: Some(2), threads: Some(64), stamps: false };
+    let options = Options { blocks: Some(2), threads: Some(64), stamps: false, ..Options::default() };
     let program = program_with(&network, &untouched(&network, &model), Hardware::H100, options).unwrap();
     let mut kernel = Emulated::start(&program, 256, 128, Duration::from_secs(30));
     let input = Random(3).floats(256, 1.0);
@@ -394,4 +423,177 @@ fn stop_ends_turns_at_once_and_the_next_call_is_answered() {
         }
     }
     assert_eq!(kernel.report(1), 4, "the next call's number");
+}
+
+/// A stream of rows, some calls bringing a whole window: each answer is that of the full window from a zero state. Turns of
+/// `turn` end meanwhile; the numbers of the calls pass the wrap of their 32 bits.
+fn streams(name: &str, network: &Network, normalizer: &Normalizer, options: Options, calls: usize, turn: Duration) {
+    let options = Options { semantics: Semantics::Window, ..options };
+    let program = match program_with(network, normalizer, Hardware::H100, options) {
+        Ok(program) => program,
+        Err(error) => panic!("{name}: {error}"),
+    };
+    let shape = &network.value(network.inputs[0]).shape;
+    let (steps, row) = (shape[0], shape[1..].iter().product::<usize>());
+    let answers = network.outputs.iter().map(|&id| network.value(id).count()).sum();
+    let mut kernel = Emulated::start_at(&program, row + 2, answers, turn, (1 << 32) - 3);
+    let mut random = Random(23);
+    let mut window: Vec<f32> = Vec::new();
+    let mut waiting: Vec<(u64, Vec<f32>)> = Vec::new();
+    for number in 0..calls {
+        let brings_all = number == 0 || random.of(0, 6) == 0;
+        let rows = random.floats(if brings_all { steps * row } else { row }, 1.5);
+        window.extend(&rows);
+        window.drain(..window.len() - steps * row);
+        let mut normalized = vec![0.0_f32; window.len()];
+        normalizer.apply(bytemuck::cast_slice(&window), bytemuck::cast_slice_mut(&mut normalized)).unwrap();
+        let call = kernel.submit_rows(&rows, row);
+        waiting.push((call, plain(network, &normalized)));
+        // Sometimes two are on their way.
+        while waiting.len() > number % 2 || (number + 1 == calls && !waiting.is_empty()) {
+            let (call, expected) = waiting.remove(0);
+            let got = kernel.wait(call);
+            let apart = difference(&got, &expected);
+            let (blocks, notes) = (program.blocks, &program.notes);
+            assert!(apart < 3e-5, "{name} on {blocks} blocks, {number}: {apart}\n{got:?}\n{expected:?}\n{notes:#?}");
+        }
+        if turn < Duration::from_secs(1) && number % 5 == 0 {
+            std::thread::sleep(turn * random.of(0, 20) as u32);
+        }
+    }
+    let turns = kernel.report(0);
+    assert!(turn > Duration::from_secs(1) || turns > 2, "{turns} turns");
+    println!("{name} on {} blocks: {turns} turns", program.blocks);
+}
+
+/// `layers` recurrent layers over `[1, steps, features]`, a dense layer on the last step.
+fn stacked(is_lstm: bool, [steps, features, layers, units]: [usize; 4]) -> (Network, Normalizer) {
+    let mut growing = Growing::new(5, &[1, steps, features]);
+    for layer in 0..layers {
+        growing.recurrent_of(is_lstm, units, true, layer + 1 < layers);
+    }
+    growing.matmul();
+    let model = Model::from_bytes(growing.model()).unwrap();
+    let network = lower(&model, &Shapes::new()).unwrap();
+    let normalizer = untouched(&network, &model);
+    (network, normalizer)
+}
+
+#[test]
+fn recurrent_layers_answer_as_the_plain_executor_does_on_any_number_of_blocks() {
+    for (is_lstm, sizes) in
+        [(true, [5, 7, 2, 36]), (false, [5, 12, 2, 40]), (true, [4, 40, 1, 9]), (false, [3, 6, 1, 3])]
+    {
+        let (network, normalizer) = stacked(is_lstm, sizes);
+        for blocks in [1, 2, 4, 8] {
+            for threads in [64, 160] {
+                let options = Options { blocks: Some(blocks), threads: Some(threads), ..Options::default() };
+                agrees(&format!("{sizes:?} {threads} threads"), &network, &normalizer, options);
+            }
+        }
+    }
+}
+
+#[test]
+fn streams_of_rows_are_answered_as_their_windows() {
+    let turn = Duration::from_secs(20);
+    for (is_lstm, sizes) in
+        [(true, [5, 7, 2, 36]), (false, [5, 36, 2, 40]), (true, [4, 40, 1, 9]), (false, [2, 6, 3, 3])]
+    {
+        let (network, normalizer) = stacked(is_lstm, sizes);
+        for (blocks, threads) in [(1, 64), (2, 64), (4, 96), (8, 64)] {
+            let options = Options { blocks: Some(blocks), threads: Some(threads), stamps: true, ..Options::default() };
+            streams(&format!("{sizes:?}"), &network, &normalizer, options, 8, turn);
+        }
+    }
+}
+
+/// As trained models take their rows: scaled, clamped.
+#[test]
+fn streams_of_rows_are_normalised_row_by_row() {
+    let model = Model::read(model("lstm.onnx")).unwrap();
+    let network = lower(&model, &Shapes::new()).unwrap();
+    let shape: Vec<i64> = model.inputs()[0].shape.iter().map(|size| size.abs()).collect();
+    let normalizer = Normalizer::new(&normalization("lstm"), &model.inputs()[0], &shape, None).unwrap();
+    for blocks in [1, 4] {
+        let options = Options { blocks: Some(blocks), ..Options::default() };
+        streams("lstm", &network, &normalizer, options, 5, Duration::from_secs(20));
+    }
+    let per_row = (0..shape[1]).map(|row| 1.0 + row as f64).collect::<Vec<_>>();
+    let stats = Stats::PerChannel { mean: per_row.clone(), std: per_row };
+    let normalization = Normalization::new(model.inputs()[0].name.clone(), DataType::F32).stats(stats);
+    let normalizer = Normalizer::new(&normalization, &model.inputs()[0], &shape, None).unwrap();
+    let options = Options { semantics: Semantics::Window, ..Options::default() };
+    let refused = program_with(&network, &normalizer, Hardware::H100, options).unwrap_err().to_string();
+    assert!(refused.contains("another mean or deviation for row 1"), "{refused}");
+}
+
+#[test]
+fn streams_of_large_networks_are_answered_as_their_windows() {
+    let model = Model::read(model("lstm_a.onnx")).unwrap();
+    let network = lower(&model, &Shapes::new()).unwrap();
+    let normalizer = untouched(&network, &model);
+    // More fibers take minutes.
+    let options = Options { blocks: Some(16), threads: Some(32), ..Options::default() };
+    streams("lstm_a", &network, &normalizer, options, 3, Duration::from_secs(50));
+}
+
+/// Windows along the first dimension of whatever a random network takes.
+#[test]
+fn streams_of_random_networks_are_answered_as_their_windows() {
+    let mut answered = 0;
+    for seed in 0..40_u64 {
+        let (bytes, _) = Growing::random(seed * 11 + 2, 1 + seed as usize % 5);
+        let model = Model::from_bytes(bytes).unwrap();
+        let network = lower(&model, &Shapes::new()).unwrap();
+        let normalizer = untouched(&network, &model);
+        let options = Options {
+            blocks: Some([1, 2, 4][seed as usize % 3]),
+            threads: Some(64),
+            semantics: Semantics::Window,
+            ..Options::default()
+        };
+        match program_with(&network, &normalizer, Hardware::H100, options) {
+            Ok(_) => {
+                streams(&format!("network {seed}"), &network, &normalizer, options, 4, Duration::from_secs(20));
+                answered += 1;
+            }
+            Err(error) => println!("network {seed}: {error}"),
+        }
+    }
+    assert!(answered >= 15, "{answered} of 40 were answered");
+}
+
+#[test]
+fn turns_that_end_leave_the_window_to_the_next() {
+    for (is_lstm, blocks) in [(true, 1), (true, 4), (false, 2)] {
+        let (network, normalizer) = stacked(is_lstm, [3, 36, 2, 36]);
+        let options = Options { blocks: Some(blocks), threads: Some(64), ..Options::default() };
+        streams("short turns", &network, &normalizer, options, 60, Duration::from_millis(4));
+    }
+}
+
+/// Not a test of anything: writes what benches/probes/engine.cu runs on a GPU into the folder that TICKRT_DUMP names. Models
+/// that are not in the zoo (lstm_b) are looked for in TICKRT_DUMP_MODELS; models/seeded.py makes them.
+#[test]
+#[ignore = "writes files for benches/probes/engine.cu"]
+fn dump_for_the_probe() {
+    let Some(folder) = std::env::var_os("TICKRT_DUMP") else {
+        return println!("TICKRT_DUMP names no folder: nothing written");
+    };
+    let others = std::path::PathBuf::from(std::env::var_os("TICKRT_DUMP_MODELS").unwrap_or_default());
+    let mut dump = probe_dump::Dump::new(folder.as_ref());
+    let path = |name: &str| {
+        let file = format!("{name}.onnx");
+        if model(&file).exists() { model(&file) } else { others.join(file) }
+    };
+    for name in ["identity", "mlp_384", "mlp", "toy_cnn", "cnn_small", "lstm_a", "lstm_b", "lstm_s", "deeplob"] {
+        dump.whole(name, &path(name), None);
+    }
+    for (name, sizes) in [("lstm_a", &[4, 8, 16][..]), ("lstm_b", &[8, 16]), ("lstm_s", &[1, 4, 8]), ("deeplob", &[16])]
+    {
+        for &blocks in sizes {
+            dump.window(&format!("{name}_window_{blocks}"), &path(name), Some(blocks));
+        }
+    }
 }

@@ -1,9 +1,12 @@
 // Drives one resident engine without the library: turns queued two deep, calls one after the other, answers compared.
 //
 //   nvcc -O3 -std=c++17 -arch=sm_90a -o engine engine.cu -lcuda
-//   ./engine NAME BLOCKS THREADS SHARED WORDS ANSWERS [CALLS [TURN_MS [RESTART_GAP_MS]]]
+//   ./engine NAME BLOCKS THREADS SHARED WORDS ANSWERS [CALLS [TURN_MS [STEPS [STATE_BYTES [GAP_US]]]]]
 //
-// reads NAME.cubin, NAME.bin (constants), NAME.in (samples of WORDS words) and NAME.out (their answers). Every wait has an end.
+// reads NAME.cubin, NAME.bin (constants), NAME.in (samples of WORDS words) and NAME.out (their answers). With STEPS the samples are
+// rows that come round again and again, and an answer is that of the STEPS rows that end with its own; the first call, and
+// one of 1000, brings them all. GAP_US is left between a call and the next; without it the next waits for what is computed
+// ahead. Every wait has an end.
 #include <cuda.h>
 #include <immintrin.h>
 #include <sched.h>
@@ -29,8 +32,10 @@ using u64 = uint64_t;
     }                                                                             \
   } while (0)
 struct Turn {
-  u64 constants, input, answer, progress, report, limit_ns, reserved;
+  u64 constants, input, answer, progress, report, limit_ns, state;
   u32 input_stride, answer_stride, depth, flags;
+  u64 rows;
+  u32 rows_stride, reserved;
 };
 static std::vector<char> read(const std::string& path) {
   std::vector<char> bytes;
@@ -47,6 +52,9 @@ int main(int argc, char** argv) {
   const u32 blocks = atoi(argv[2]), threads = atoi(argv[3]), shared = atoi(argv[4]), words = atoi(argv[5]), answers = atoi(argv[6]);
   const u64 calls = argc > 7 ? atoll(argv[7]) : 200000;
   const u64 turn_ns = (argc > 8 ? atoll(argv[8]) : 50) * 1000000ull;
+  const u32 steps = argc > 9 ? atoi(argv[9]) : 0, lead = steps ? 2 : 0;
+  const u64 state_bytes = argc > 10 ? atoll(argv[10]) : 0;
+  const double gap_us = argc > 11 ? atof(argv[11]) : 0;
   cpu_set_t set;
   CPU_ZERO(&set);
   CPU_SET(3, &set);
@@ -71,17 +79,21 @@ int main(int argc, char** argv) {
   CK(cuMemAlloc(&memory, constants.size() + 64));
   if (constants.size()) CK(cuMemcpyHtoD(memory, constants.data(), constants.size()));
   CK(cuMemAlloc(&progress, 64));
+  CUdeviceptr state;
+  CK(cuMemAlloc(&state, state_bytes + 64));
+  CK(cuMemsetD8(state, 0, state_bytes + 64));
   const u64 one = 1;
   CK(cuMemcpyHtoD(progress, &one, 8));
-  const u32 units = (words + 1) / 2 * 2, stride = (units * 8 + 255) / 256 * 256, answer_stride = (answers * 8 + 255) / 256 * 256, depth = 2;
-  const size_t bytes = depth * (stride + answer_stride) + 4096;
+  const u32 units = lead + (words + 1) / 2 * 2, stride = (units * 8 + 255) / 256 * 256, answer_stride = (answers * 8 + 255) / 256 * 256, depth = 2;
+  const u32 rows_stride = steps * words * 4;
+  const size_t rows_at = depth * (stride + answer_stride) + 4096, bytes = rows_at + depth * rows_stride;
   char* host;
   CK(cuMemHostAlloc((void**)&host, bytes, CU_MEMHOSTALLOC_DEVICEMAP));
   memset(host, 0, bytes);
   CK(cuMemHostGetDevicePointer(&host_there, host, 0));
   volatile u64* report = (volatile u64*)(host + depth * (stride + answer_stride));
-  Turn turn{memory, host_there, host_there + depth * stride, progress, host_there + depth * (stride + answer_stride), turn_ns, 0, stride,
-            answer_stride, depth, 0};
+  Turn turn{memory, host_there, host_there + depth * stride, progress, host_there + depth * (stride + answer_stride), turn_ns, state, stride,
+            answer_stride, depth, 0, host_there + rows_at, rows_stride, 0};
   void* arguments[] = {&turn};
   u64 queued = 0;
   auto queue = [&] {
@@ -100,8 +112,19 @@ int main(int argc, char** argv) {
     const u32* from = (const u32*)in.data() + sample * words;
     u64* to = (u64*)(host + slot * stride);
     const u64* out = (const u64*)(host + depth * stride + slot * answer_stride);
+    const bool whole = steps && (n == 1 || n % 1000 == 0);
+    if (whole)
+      for (u32 row = 0; row < steps; ++row)
+        memcpy(host + rows_at + slot * rows_stride + row * words * 4,
+               (const u32*)in.data() + (sample + samples * steps + row + 1 - steps) % samples * words, words * 4);
+    if (gap_us > 0)
+      for (const auto from = clk::now(); std::chrono::duration<double, std::micro>(clk::now() - from).count() < gap_us;) _mm_pause();
     const auto t0 = clk::now();
-    for (u32 i = 0; i < units; i += 2)
+    if (lead) {
+      _mm_store_si128((__m128i*)to, _mm_set_epi32((int)n, 0, (int)n, whole ? (int)steps : 1));
+      to += 2;
+    }
+    for (u32 i = 0; i < units - lead; i += 2)
       _mm_store_si128((__m128i*)(to + i), _mm_set_epi32((int)n, i + 1 < words ? (int)from[i + 1] : 0, (int)n, (int)from[i]));
     const u32 tag = (u32)(n << 8);
     for (u32 i = 0; i < answers; ++i) {
@@ -117,7 +140,7 @@ int main(int argc, char** argv) {
       }
     }
     const auto t1 = clk::now();
-    if (n > calls / 20) us.push_back(std::chrono::duration<float, std::micro>(t1 - t0).count());
+    if (n > calls / 20 && !whole) us.push_back(std::chrono::duration<float, std::micro>(t1 - t0).count());
     const float* good = (const float*)expected.data() + sample * answers;
     for (u32 i = 0; i < answers; ++i) {
       float x;

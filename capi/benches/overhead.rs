@@ -68,6 +68,7 @@ impl Nothing {
             .collect();
         let slots = memory.iter_mut().map(|slot| SlotMemory {
             input_units: None,
+            newest_row: None,
             header: NonNull::from(&mut slot.header),
             inputs: vec![Region { start: NonNull::from(&mut slot.input).cast(), bytes: INPUT * 4 }],
             outputs: vec![Region { start: NonNull::from(&mut slot.output).cast(), bytes: OUTPUT * 4 }],

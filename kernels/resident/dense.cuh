@@ -12,12 +12,14 @@ template <Weights kWhere, u32 kCount, u32 kThreads>
 class ThreadWeights {
  public:
   // `at`: bytes into the constants, this block's; `kept`: where in shared memory.
-  __device__ ThreadWeights(const Block& b, const Turn& turn, u64 at, u32 kept) : at_(turn.constants + at), kept_(kept) {
+  __device__ ThreadWeights(const Block& b, const Turn& turn, u64 at, u32 kept) : ThreadWeights(turn, at, kept, b.thread) {}
+  // Where several threads have the same weights, `thread` is one of kThreads.
+  __device__ ThreadWeights(const Turn& turn, u64 at, u32 kept, u32 thread) : at_(turn.constants + at), kept_(kept) {
     for (u32 k = 0; k < kCount / 4; ++k) {
       if (kWhere == Weights::Global) continue;
-      const Words4 w = constant4(at_ + 16ull * (k * kThreads + b.thread));
+      const Words4 w = constant4(at_ + 16ull * (k * kThreads + thread));
       if (kWhere == Weights::Registers) registers_[k] = w;
-      if (kWhere == Weights::Shared) reinterpret_cast<Words4*>(shared(kept))[k * kThreads + b.thread] = w;
+      if (kWhere == Weights::Shared) reinterpret_cast<Words4*>(shared(kept))[k * kThreads + thread] = w;
     }
   }
   __device__ Words4 operator()(u32 k, u32 thread) const {
@@ -35,7 +37,8 @@ class ThreadWeights {
 // S: threads, blocks; inputs, each_in, in; rows, each_out, out; senders (blocks that have a share of the inputs); parts (of a
 // block's inputs, a thread each), k (inputs of a part), rows_each (of a thread); wide (few rows: a warp has one, its lanes the
 // inputs); weights, weights_each (offset in the constants, and by how much that of the next block is further), where, kept;
-// bias (offset in the constants); received (where parts arrive), received_bytes (of one copy), barriers; function, alpha.
+// bias (offset in the constants); received (where parts arrive), received_bytes (of one copy), barriers; function, alpha;
+// sums_only (somebody else adds the parts up: RecurrentStep).
 template <class S>
 struct Dense {
   static constexpr u32 kColumns = S::threads / S::parts;              // threads of a part
@@ -46,7 +49,7 @@ struct Dense {
   static constexpr u32 kAdders = (S::each_out == 8 || S::each_out == 16 || S::each_out == 4) ? 32 / S::each_out : 1;
 
   // One block that needs no parts: whoever has the sum writes the result.
-  static constexpr bool kDirect = S::blocks == 1 && (S::wide || S::parts == 1);
+  static constexpr bool kDirect = !S::sums_only && S::blocks == 1 && (S::wide || S::parts == 1);
   // Rows that a thread finishes.
   static constexpr u32 kOwn = S::wide && kDirect ? S::warps_rows : kDirect ? S::rows_each : (S::each_out + S::threads - 1) / S::threads;
 
@@ -96,7 +99,6 @@ struct Dense {
     return !sync_block_or(over);
   }
 
- private:
   __device__ void multiply(const Block& b) const {
     if (b.rank >= S::senders) return;
     const u32 part = b.thread / kColumns, column = b.thread % kColumns;
@@ -124,6 +126,7 @@ struct Dense {
     }
   }
 
+ private:
   __device__ void multiply_wide(const Block& b) const {
     if (b.rank >= S::senders) return;
 #pragma unroll

@@ -15,7 +15,9 @@ __device__ inline float element(InputType type, u32 word, u32 k) {
   }
 }
 
-// S: threads, blocks; units (of all, even), units_each (of a block, even); type, count (elements); scaled (whether there is a
+// S: threads, blocks; lead (units before those of the input: none, or the number of rows that a call brings and one that
+// means nothing; block 0 takes them), rows_word (where that number goes); units (of all the others, even), units_each (of a
+// block, even); type, count (elements); scaled (whether there is a
 // table of mean, std and place an element), table (its offset in the constants); replaces, replacement (of what is not
 // finite); bounded, lowest, highest; to (where the elements go), whole (to every block, or to the one that asks, as its share
 // of `each`), to_bytes (of one copy), barriers.
@@ -33,9 +35,11 @@ struct Input {
   // Whether the call has come; false: the turn is over.
   __device__ bool take(Block& b, const Turn& turn) const {
     const u32 before = b.rank * S::units_each;
-    const u32 own = before >= S::units ? 0 : (S::units - before < S::units_each ? S::units - before : S::units_each) / 2;
+    const u32 lead = b.rank == 0 ? S::lead / 2 : 0;
+    const u32 own =
+        lead + (before >= S::units ? 0 : (S::units - before < S::units_each ? S::units - before : S::units_each) / 2);
     // A block without a share goes by the first pair, and leaves it alone.
-    const u64 units = turn.input + u64(b.slot) * turn.input_stride + (own ? 8ull * before : 0);
+    const u64 units = turn.input + u64(b.slot) * turn.input_stride + (own && b.rank ? 8ull * (S::lead + before) : 0);
     const u32 asked = own ? own : 1;
     bool over = false;
     for (u32 base = b.warp * 32; base < asked && !over; base += S::threads) {
@@ -54,14 +58,20 @@ struct Input {
           break;
         }
       }
-      if (!over && pair < own) {
-        put_word(b, turn, before + pair * 2, u32(v.first));
-        put_word(b, turn, before + pair * 2 + 1, u32(v.second));
+      if (!over && pair < lead) *shared(S::rows_word) = as_float(u32(v.first));
+      if (!over && pair >= lead && pair < own) {
+        put_word(b, turn, before + (pair - lead) * 2, u32(v.first));
+        put_word(b, turn, before + (pair - lead) * 2 + 1, u32(v.second));
       }
     }
     if (over && b.is_first_thread()) end_for_all<S::blocks>(b);
     if (kSends && !over) over = !wait(b, S::barriers, S::count * 4);
     return !sync_block_or(over);
+  }
+
+  // Element `from` of a row as it is handed over.
+  __device__ static float of_row(const Turn& turn, u32 from, float x) {
+    return S::scaled ? normalised(x, constant4(turn.constants + S::table + 16ull * from)) : x;
   }
 
  private:
@@ -82,8 +92,7 @@ struct Input {
       u32 to = from;
       if (S::scaled) {
         const Words4 e = constant4(turn.constants + S::table + 16ull * from);
-        const bool finite = x - x == 0;
-        x = finite || !S::replaces ? bounded(scaled(x, e.x, e.y)) : S::replacement;
+        x = normalised(x, e);
         to = as_bits(e.z);
       }
       if (kSends) {
@@ -93,6 +102,11 @@ struct Input {
         shared(S::to)[S::whole ? to : to - b.rank * S::each] = x;
       }
     }
+  }
+
+  __device__ static float normalised(float x, const Words4& e) {
+    const bool finite = x - x == 0;
+    return finite || !S::replaces ? bounded(scaled(x, e.x, e.y)) : S::replacement;
   }
 
   // NaN passes both comparisons.

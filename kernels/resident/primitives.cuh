@@ -73,6 +73,11 @@ __device__ inline void store_unit_release(u64 address, u64 value) {
 }
 __device__ inline u64 load_word8(u64 address) { return *reinterpret_cast<const volatile u64*>(address); }
 __device__ inline void store_word8(u64 address, u64 value) { *reinterpret_cast<volatile u64*>(address) = value; }
+__device__ inline u32 load_word4_of_host(u64 address) {
+  u32 v;
+  asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(v) : "l"(address) : "memory");
+  return v;
+}
 __device__ inline float constant(u64 address) { return __ldg(reinterpret_cast<const float*>(address)); }
 __device__ inline Words4 constant4(u64 address) {
   const float4 v = __ldg(reinterpret_cast<const float4*>(address));
@@ -147,15 +152,16 @@ __device__ inline float half_as_float(u32 bits) {
 __device__ inline float scaled(float x, float mean, float std) { return __fdiv_rn(__fsub_rn(x, mean), std); }
 __device__ inline float sum(float a, float b) { return __fadd_rn(a, b); }
 __device__ inline float product(float a, float b) { return __fmul_rn(a, b); }
-// 2 to the power of x, and 1 / x: within 2 and 1 units of the last place, a handful of cycles each.
+// 2 to the power of x, and 1 / x: within 2 and 1 units of the last place, a handful of cycles each. What is smaller than 2^-126
+// is zero to them, which spares a step of a recurrent network eight instructions that wait for each other.
 __device__ inline float power_of_two(float x) {
   float y;
-  asm("ex2.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 __device__ inline float reciprocal(float x) {
   float y;
-  asm("rcp.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 

@@ -16,10 +16,13 @@ struct Turn {
   u64 progress;   // device memory: the number of the call that comes next
   u64 report;     // mapped: Report
   u64 limit_ns;   // of %globaltimer
-  u64 reserved;
+  u64 state;      // device memory: what outlives a turn, and room for large values; each block has its own part
   u32 input_stride, answer_stride;  // bytes from slot to slot
   u32 depth;      // call n lies in slot (n - 1) % depth
   u32 flags;
+  u64 rows;       // mapped: slot 0's rows, where a call brings a whole window
+  u32 rows_stride;
+  u32 reserved;
 };
 constexpr u32 kStages = 12;
 // Where its words lie in mapped memory; `turns` is written last.
@@ -37,15 +40,19 @@ struct Block {
   u64 until;     // by nanoseconds()
   u32 stop_word; // offset of the word that says that the turn is over
   bool met, stopped;
+  bool again;    // the call is computed a second time, now of the window that it brought
   u32 slot;
+  u32 round;     // calls computed in this turn, those computed again counted twice
+  u64 state;     // this block's part of Turn::state
+  const float* window;  // the rows before the newest one
 
-  // Of the two copies of what blocks send each other, the one for this call, and the phase of its barriers.
-  __device__ u32 copy() const { return u32(call - first) & 1; }
-  __device__ u32 phase() const { return u32((call - first) >> 1) & 1; }
+  // Of the two copies of what blocks send each other, the one for this round, and the phase of its barriers.
+  __device__ u32 copy() const { return round & 1; }
+  __device__ u32 phase() const { return round >> 1 & 1; }
   __device__ bool is_first_thread() const { return (rank | thread) == 0; }
 };
 
-__device__ inline Block begin(const Turn& turn, u32 stop_word) {
+__device__ inline Block begin(const Turn& turn, u32 stop_word, u64 state_each) {
   Block b{};
   b.rank = this_block();
   b.thread = this_thread();
@@ -55,33 +62,41 @@ __device__ inline Block begin(const Turn& turn, u32 stop_word) {
   b.slot = u32((b.call - 1) % turn.depth);
   b.until = nanoseconds() + turn.limit_ns;
   b.stop_word = stop_word;
+  b.state = turn.state + b.rank * state_each;
   return b;
 }
 
 __device__ inline void next_call(Block& b, const Turn& turn) {
+  ++b.round;
+  if (b.again) return;
   ++b.call;
   b.slot = b.slot + 1 == turn.depth ? 0 : b.slot + 1;
 }
 
-// One thread tells every block that the turn is over.
+// One thread tells every block that the turn is over before this call. Those before it are computed to their end by all.
 template <u32 kBlocks>
 __device__ void end_for_all(const Block& b) {
-  for (u32 block = 0; block < kBlocks; ++block) tell(peer(block), b.stop_word, 1);
+  for (u32 block = 0; block < kBlocks; ++block) tell(peer(block), b.stop_word, u32(b.call) << 1 | 1);
 }
 
 // Whether to leave off: asked once in a while by who waits.
 __device__ inline bool is_over(const Block& b, u32 looks) {
-  return told(b.stop_word) || ((looks & 255) == 255 && nanoseconds() > b.until + kGrace);
+  const u32 word = told(b.stop_word);
+  // Of two numbers of 31 bits, which is ahead.
+  const bool ends = word && int((u32(b.call) << 1) - (word & ~1u)) >= 0;
+  return ends || ((looks & 255) == 255 && nanoseconds() > b.until + kGrace);
 }
 
 // Waits for the bytes of a message; false: the turn is over. The first thread of the block arms the barrier for the next but
 // one call; nothing for that can come before this call's answer is out.
-__device__ inline bool wait(const Block& b, u32 barriers, u32 bytes) {
-  const u32 barrier = barriers + 8 * b.copy();
-  for (u32 looks = 0; !arrived(barrier, b.phase()); ++looks)
+__device__ inline bool wait_for(const Block& b, u32 barrier, u32 phase, u32 bytes) {
+  for (u32 looks = 0; !arrived(barrier, phase); ++looks)
     if ((looks & 15) == 15 && is_over(b, looks)) return false;
   if (b.thread == 0) expect(barrier, bytes);
   return true;
+}
+__device__ inline bool wait(const Block& b, u32 barriers, u32 bytes) {
+  return wait_for(b, barriers + 8 * b.copy(), b.phase(), bytes);
 }
 
 // The end, for all threads. What was sent to a block that has left would land in somebody else's memory: each is given the

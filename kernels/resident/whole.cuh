@@ -3,9 +3,15 @@
 namespace tickrt {
 namespace resident {
 
+// Instead of the bytes of a copy: the value lies in the block's part of the device's memory; it is the window.
+constexpr u32 kInState = ~0u, kIsWindow = ~0u - 1;
+__device__ inline float* in_state(const Block& b, u32 offset) { return reinterpret_cast<float*>(b.state + offset); }
+
 // Where a value lies that is whole in every block: by copy where others send it.
 template <u32 kOffset, u32 kCopyBytes>
 __device__ const float* whole(const Block& b) {
+  if (kCopyBytes == kInState) return in_state(b, kOffset);
+  if (kCopyBytes == kIsWindow) return b.window;
   return shared(kOffset + (kCopyBytes ? b.copy() * kCopyBytes : 0));
 }
 

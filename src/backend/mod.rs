@@ -168,6 +168,10 @@ pub struct SlotMemory {
     /// Where the first input goes once more where the device takes it in band: a [`Unit`] for each word of it, and one more
     /// if that is an odd number. Written by the session before or after a launch, for each call anew.
     pub input_units: Option<NonNull<Unit>>,
+    /// Bytes of a row, where the device keeps one window and takes its newest row in band: then there are two more units in
+    /// front of the row's, the first of which has the number of rows that the call brings. That is 1, or all of the window's,
+    /// which then lie in the first input's memory. Rows are whole words.
+    pub newest_row: Option<usize>,
     /// One region an output, as delivered. Read by the session once `done` says so.
     pub outputs: Vec<Region>,
     /// Says which call's answer is there, and brings it where it comes in band.

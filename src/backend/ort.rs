@@ -485,6 +485,7 @@ fn slot(shapes: &[CallShape]) -> Result<(SlotMemory, Block)> {
         header: at(header).cast(),
         inputs: inputs.into_iter().map(region).collect(),
         input_units: None,
+        newest_row: None,
         outputs: outputs.into_iter().map(region).collect(),
         done: Done::Flag(at(done).cast()),
     };

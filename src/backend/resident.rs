@@ -16,11 +16,12 @@ use self::turns::Turns;
 use crate::backend::slots::SlotLayout;
 use crate::backend::{Backend, BackendKind, CallShape, Health, LAST_CALL, OutputShape, Signature, SlotMemory};
 use crate::completion::in_band;
-use crate::config::SessionConfig;
+use crate::config::{SessionConfig, WindowConfig};
 use crate::device::{Cluster, Device, DeviceBuffer, Feature, MappedBuffer, Module, Quarantine, Settle, Stream};
 use crate::error::{Error, ErrorKind, Result};
-use crate::resident::Artefact;
+use crate::resident::artefact::Facts;
 use crate::resident::turn::{REPORT_WORDS, Turn};
+use crate::resident::{Artefact, Semantics};
 use crate::tensor::IoMode;
 
 /// The backend. Made from an [`Artefact`], with [`Session::resident`](crate::Session::resident) or
@@ -34,6 +35,7 @@ pub(crate) struct Resident {
     /// The call in whose place the sign to end lies.
     marked: Option<u64>,
     resting: bool,
+    keeps_window: bool,
     description: String,
     engine_id: [u8; 32],
 }
@@ -51,6 +53,7 @@ struct Memory {
     slots: MappedBuffer,
     report: MappedBuffer,
     constants: DeviceBuffer,
+    state: DeviceBuffer,
     /// The number of the next call, from turn to turn.
     progress: DeviceBuffer,
 }
@@ -74,8 +77,8 @@ impl Resident {
         let entry = CString::new(facts.entry.as_str()).map_err(|_| ErrorKind::SidecarDamaged)?;
         let kernel = module.function(&entry)?;
         let room = Room::take(&device, cluster, kernel.prepare_clusters(&device, cluster)?)?;
-        let layout = SlotLayout::all_in_band(&signature);
-        let memory = Memory::new(&device, artefact.constants(), layout.bytes * config.depth)?;
+        let layout = SlotLayout::all_in_band(&signature, newest_row(facts)?);
+        let memory = Memory::new(&device, artefact, layout.bytes * config.depth)?;
         let slots = layout.slots(&memory.slots, config.depth);
         let turn = memory.turn(&layout, config);
         let stream = Stream::new(&device, config.stream_priority)?;
@@ -96,6 +99,7 @@ impl Resident {
             last: 0,
             marked: None,
             resting: false,
+            keeps_window: facts.semantics == Semantics::Window,
             description: format!(
                 "a resident kernel of {} on {}",
                 if facts.blocks == 1 { "one block".to_owned() } else { format!("{} blocks", facts.blocks) },
@@ -143,7 +147,7 @@ unsafe impl Backend for Resident {
     }
 
     fn keeps_windows(&self) -> bool {
-        false
+        self.keeps_window
     }
 
     /// The session has written the input's units: the kernel has seen them, or will.
@@ -226,11 +230,18 @@ impl Settle for DeviceSide {
 }
 
 impl Memory {
-    fn new(device: &Arc<Device>, constants: &[u8], slot_bytes: usize) -> Result<Self> {
+    fn new(device: &Arc<Device>, artefact: &Artefact, slot_bytes: usize) -> Result<Self> {
+        let (constants, lower) = (artefact.constants(), "the number of resident engines");
         Ok(Self {
             slots: MappedBuffer::new(device, slot_bytes)?,
             report: MappedBuffer::new(device, REPORT_WORDS * 8)?,
             constants: DeviceBuffer::from_slice(device, constants, "a resident engine's constants")?,
+            state: DeviceBuffer::new(
+                device,
+                artefact.facts().state_bytes as usize,
+                "a resident engine's state",
+                lower,
+            )?,
             progress: DeviceBuffer::from_slice(device, &[1_u64], "a resident engine's progress")?,
         })
     }
@@ -244,41 +255,61 @@ impl Memory {
             progress: self.progress.address(),
             report: self.report.address(0),
             limit_ns: config.resident.turn.as_nanos() as u64,
-            reserved: 0,
+            state: self.state.address(),
             input_stride: layout.bytes as u32,
             answer_stride: layout.bytes as u32,
             depth: config.depth as u32,
             flags: 0,
+            rows: self.slots.address(layout.inputs[0].0),
+            rows_stride: layout.bytes as u32,
+            reserved: 0,
         }
     }
+}
+
+/// Bytes of the row that a call hands over, where that is not the whole input.
+fn newest_row(facts: &Facts) -> Result<Option<usize>> {
+    if facts.semantics != Semantics::Window {
+        return Ok(None);
+    }
+    let bytes = facts.window_row.unwrap_or_default() * facts.normalizer()?.input_type().size();
+    if bytes == 0 || !bytes.is_multiple_of(4) {
+        return Err(Error::new(ErrorKind::Unsupported, "start a resident engine on a window")
+            .expected("rows of whole words of 4 bytes")
+            .got(format!("{bytes} bytes")));
+    }
+    Ok(Some(bytes))
 }
 
 /// What the artefact computes, for the one shape that it was built for.
 fn signature(artefact: &Artefact, config: &SessionConfig) -> Result<Signature> {
     let facts = artefact.facts();
-    let baked = SessionConfig { normalizations: Some(vec![facts.normalization.clone()]), ..config.clone() };
     let tensors = facts.tensors();
-    let mut resolved = baked.resolve(&tensors, |_| None)?;
+    // What is said of the input, or, where nothing is said, what the kernel does.
+    let asked = SessionConfig {
+        normalizations: Some(config.normalizations.clone().unwrap_or_else(|| facts.normalizations())),
+        windows: config.windows.clone().or_else(|| facts.window_row.map(|row| WindowConfig::new(1, row))),
+        ..config.clone()
+    };
+    let mut resolved = asked.resolve(&tensors, |_| None)?;
+    let wrong = || Error::new(ErrorKind::InvalidArgument, "start a resident engine");
     if resolved.len() != 1 {
-        return Err(Error::new(ErrorKind::InvalidArgument, "start a resident engine")
+        return Err(wrong()
             .expected("one shape, that which it was built for")
             .got(format!("{} announced", resolved.len())));
     }
-    let shape = resolved.swap_remove(0);
-    if config.normalizations.is_some() {
-        let asked = config.resolve(&tensors, |_| None)?.swap_remove(0);
-        if asked.normalizers != shape.normalizers {
-            return Err(Error::new(ErrorKind::InvalidArgument, "start a resident engine")
-                .expected("the normalisation that its kernel was built with")
-                .got("another one in the session's configuration")
-                .advice("build it again with that --normalization, or leave the configuration's out"));
-        }
+    let normalizers = resolved.swap_remove(0).normalizers;
+    if !normalizers[0].does_as(&facts.normalizer()?) {
+        return Err(wrong()
+            .expected("the normalisation that its kernel was built with")
+            .got("another one in the session's configuration")
+            .advice("build it again with that --normalization, or leave the configuration's out"));
     }
     let outputs = tensors.iter().filter(|tensor| tensor.mode == IoMode::Output).map(|output| {
         let count = output.elements().expect("`Artefact::read` has looked at the shapes of a call");
         OutputShape { data_type: output.data_type, shape: output.shape.clone(), count }
     });
-    let shapes = vec![CallShape { inputs: shape.normalizers, outputs: outputs.collect() }];
+    let shapes = vec![CallShape { inputs: normalizers, outputs: outputs.collect() }];
     Ok(Signature { inputs: facts.inputs.clone(), outputs: facts.outputs.clone(), shapes })
 }
 

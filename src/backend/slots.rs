@@ -12,6 +12,7 @@ pub(crate) struct SlotLayout {
     pub(crate) inputs: Vec<(usize, usize)>,
     /// The units of an input in band.
     pub(crate) input_units: Option<usize>,
+    pub(crate) newest_row: Option<usize>,
     pub(crate) outputs: Vec<(usize, usize)>,
     /// The flag, or the units of an answer in band.
     pub(crate) done: usize,
@@ -25,9 +26,10 @@ impl SlotLayout {
         Self::with(signature, input_in_band, in_band)
     }
 
-    /// Inputs and answers in band, whatever their size.
-    pub(crate) fn all_in_band(signature: &Signature) -> Self {
-        Self::with(signature, true, true)
+    /// Inputs and answers in band, whatever their size; of an input that is a window, its newest row of so many bytes alone.
+    pub(crate) fn all_in_band(signature: &Signature, newest_row: Option<usize>) -> Self {
+        // A row and the two units in front of it need no more room than a window.
+        Self { newest_row, ..Self::with(signature, true, true) }
     }
 
     fn with(signature: &Signature, input_in_band: bool, in_band: bool) -> Self {
@@ -49,7 +51,7 @@ impl SlotLayout {
             .collect();
         let words = signature.shapes.iter().map(CallShape::words).max().unwrap_or(0);
         let (done, _) = place(if in_band { words * size_of::<Unit>() } else { size_of::<Completion>() });
-        Self { inputs, input_units, outputs, done, in_band, bytes: end }
+        Self { inputs, input_units, newest_row: None, outputs, done, in_band, bytes: end }
     }
 
     /// The slots in `memory`.
@@ -62,6 +64,7 @@ impl SlotLayout {
             .map(|slot| SlotMemory {
                 header: memory.host(slot * self.bytes).cast(),
                 inputs: self.inputs.iter().map(region(slot)).collect(),
+                newest_row: self.newest_row,
                 input_units: self.input_units.map(|units| memory.host(slot * self.bytes + units).cast()),
                 outputs: self.outputs.iter().map(region(slot)).collect(),
                 done: {

@@ -105,6 +105,12 @@ impl Normalizer {
         elements
     }
 
+    /// Whether both make the same of the same input, however they were described.
+    pub(crate) fn does_as(&self, other: &Self) -> bool {
+        let facts = |of: &Self| (of.input_type, of.output_type, of.count, of.clamp, of.is_picky(), of.elements());
+        facts(self) == facts(other) && (self.copy || self.non_finite == other.non_finite)
+    }
+
     /// Whether some inputs are refused.
     pub(crate) fn is_picky(&self) -> bool {
         self.non_finite == NonFinite::Refuse && !self.copy

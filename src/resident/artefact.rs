@@ -15,6 +15,7 @@ pub use self::facts::Facts;
 use super::budget::Hardware;
 use super::nvrtc::{Compiled, Nvrtc};
 use super::program::{self, Program, TURN_LAYOUT, program_with};
+use super::semantics::Semantics;
 use super::{lower, network::Network};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files;
@@ -53,14 +54,24 @@ pub struct ArtefactOptions {
     pub threads: Option<u32>,
     /// Sums up the cycles of each stage, for reports. It costs some.
     pub stamps: bool,
-    /// Elements of a row, for a network whose input is a window of rows: what a normalisation by feature goes by.
+    /// Elements of a row, for a network whose input is a window of rows: what a normalisation by feature goes by. With
+    /// [`Semantics::Window`] it follows from the input's shape.
     pub window_row: Option<usize>,
+    /// What an answer is of.
+    pub semantics: Semantics,
 }
 
 impl Default for ArtefactOptions {
     /// For an H100 or H200, the rest left to the planner.
     fn default() -> Self {
-        Self { compute_capability: (9, 0), blocks: None, threads: None, stamps: false, window_row: None }
+        Self {
+            compute_capability: (9, 0),
+            blocks: None,
+            threads: None,
+            stamps: false,
+            window_row: None,
+            semantics: Semantics::Whole,
+        }
     }
 }
 
@@ -363,6 +374,7 @@ struct Source {
     tensor: TensorInfo,
     normalization: Normalization,
     normalizer: Normalizer,
+    window_row: Option<usize>,
     program: Program,
 }
 
@@ -389,10 +401,15 @@ impl Source {
                 .expected(format!("a normalisation of `{}`", input.name))
                 .got(format!("one of `{}`", normalization.input)));
         }
-        let normalizer = Normalizer::new(&normalization, &tensor, &tensor.shape, options.window_row)?;
-        let wanted = program::Options { blocks: options.blocks, threads: options.threads, stamps: options.stamps };
+        let window_row = match options.semantics {
+            Semantics::Window => Some(row_of_window(&tensor.shape, options.window_row)?),
+            _ => options.window_row,
+        };
+        let normalizer = Normalizer::new(&normalization, &tensor, &tensor.shape, window_row)?;
+        let ArtefactOptions { blocks, threads, stamps, semantics, .. } = *options;
+        let wanted = program::Options { blocks, threads, stamps, semantics };
         let program = program_with(&network, &normalizer, hardware, wanted)?;
-        Ok(Self { network, tensor, normalization, normalizer, program })
+        Ok(Self { network, tensor, normalization, normalizer, window_row, program })
     }
 
     /// Left to be filled in: the command's options.
@@ -410,7 +427,9 @@ impl Source {
             outputs: model.outputs().to_vec(),
             output_shapes: self.network.output_shapes.iter().map(shape).collect(),
             normalization: self.normalization.clone(),
-            window_row: options.window_row,
+            window_row: self.window_row,
+            semantics: program.semantics,
+            state_bytes: program.state_bytes,
             input_words: self.normalizer.input_words() as u32,
             registers: compiled.registers,
             spilled_bytes: compiled.spilled_bytes,
@@ -423,6 +442,18 @@ impl Source {
             cuda: format!("{}.{}", nvrtc.version().0, nvrtc.version().1),
             ..Facts::new()
         }
+    }
+}
+
+/// Elements of a row: all dimensions but that of the rows, which is the first one that is more than 1.
+fn row_of_window(shape: &[i64], given: Option<usize>) -> Result<usize> {
+    let rows = shape.iter().copied().find(|&size| size > 1).unwrap_or(1).max(1);
+    let row = shape.iter().product::<i64>() / rows;
+    match given {
+        Some(given) if given as i64 != row => Err(Error::new(ErrorKind::InvalidArgument, "part its window into rows")
+            .expected(format!("rows of {row}, by the input's shape {}", crate::tensor::format_shape(shape)))
+            .got(given.to_string())),
+        _ => Ok(row as usize),
     }
 }
 

@@ -8,12 +8,16 @@
 //! The stages themselves are templates in `kernels/resident`; what is written here is a structure of numbers for each and the
 //! kernel that runs one after the other.
 
+mod job;
 mod plan;
+mod recurrent;
 mod stages;
 
+use self::job::Job;
 use self::plan::Plan;
 use super::budget::Hardware;
 use super::network::Network;
+use super::semantics::Semantics;
 use crate::error::{Error, ErrorKind, Result};
 use crate::normalize::Normalizer;
 
@@ -37,6 +41,14 @@ pub struct Program {
     pub threads: u32,
     /// Dynamic shared memory of a block.
     pub shared_bytes: u32,
+    /// Device memory that outlives turns: `Turn::state`.
+    pub state_bytes: u64,
+    /// Of which rows an answer is.
+    pub semantics: Semantics,
+    /// Units of the input before those of its words: with [`Semantics::Window`] two, of which the first has the number of
+    /// rows that the call brings. It is 1, and the row lies in the units; or that of the whole window, which then lies at
+    /// `Turn::rows`, as it is handed over, its newest row in the units as well.
+    pub lead_units: u32,
     /// For people: a line a stage.
     pub notes: Vec<String>,
     /// The planner's guess for one call, from its input's arrival to its answer's departure.
@@ -52,6 +64,8 @@ pub struct Options {
     pub threads: Option<u32>,
     /// Sums up the cycles of each stage in the report.
     pub stamps: bool,
+    /// Of which rows an answer is.
+    pub semantics: Semantics,
 }
 
 /// The program of a network whose one input is normalised by `input`.
@@ -70,17 +84,18 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
     if network.inputs.len() != 1 {
         return Err(unsupported(format!("{} inputs", network.inputs.len())).expected("one"));
     }
+    let job = Job::new(network, input, options.semantics)?;
     let sizes = [1, 2, 4, 8, 16].into_iter().filter(|&blocks| u64::from(blocks) <= hardware.largest_cluster);
     let mut sizes: Vec<u32> = match options.blocks {
         Some(blocks) => vec![blocks],
         None => sizes.collect(),
     };
     // The fastest by the model first; what does not fit goes on to the next.
-    sizes.sort_by_key(|&blocks| plan::predicted_cycles(network, blocks));
+    sizes.sort_by_key(|&blocks| plan::predicted_cycles(&job, blocks));
     let threads = options.threads.unwrap_or(512);
     let mut refused = None;
     for blocks in sizes {
-        match Plan::new(network, input, hardware, blocks, threads).and_then(|plan| plan.finish(options.stamps)) {
+        match Plan::new(&job, hardware, blocks, threads).and_then(|plan| plan.finish(options.stamps)) {
             Ok(program) => return Ok(program),
             Err(error) => refused = Some(refused.unwrap_or(error)),
         }
@@ -104,6 +119,7 @@ fn templates() -> String {
         include_str!("../../kernels/resident/dense.cuh"),
         include_str!("../../kernels/resident/whole.cuh"),
         include_str!("../../kernels/resident/recurrent.cuh"),
+        include_str!("../../kernels/resident/window.cuh"),
     ]
     .concat()
 }

@@ -5,11 +5,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// What a resident engine's answer is an answer to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Semantics {
     /// Of the input that the call hands over, all of it; nothing is left of earlier calls.
+    #[default]
     Whole,
     /// Of the full window, from a zero state: the same answer as [`Whole`](Self::Whole) gives to that window. Only its newest
     /// row is handed over; the others, or what was computed of them, are on the device.

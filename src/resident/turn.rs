@@ -18,8 +18,8 @@ pub struct Turn {
     pub report: u64,
     /// How long the turn lasts at most.
     pub limit_ns: u64,
-    /// 0.
-    pub reserved: u64,
+    /// In device memory: what outlives a turn, [`Program::state_bytes`](super::program::Program::state_bytes).
+    pub state: u64,
     /// Bytes from a slot's input to the next one's.
     pub input_stride: u32,
     /// Bytes from a slot's answer to the next one's.
@@ -28,6 +28,12 @@ pub struct Turn {
     pub depth: u32,
     /// 0.
     pub flags: u32,
+    /// Mapped: the rows of slot 0, where a call brings a whole window.
+    pub rows: u64,
+    /// Bytes from a slot's rows to the next one's.
+    pub rows_stride: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 /// Words of 8 bytes that turns add up, in mapped memory.

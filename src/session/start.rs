@@ -86,6 +86,7 @@ impl Session {
                 && !backend.refuses_non_finite()
                 && signature.shapes.iter().flat_map(|shape| &shape.inputs).any(Normalizer::is_picky),
             windows,
+            device_symbol: None,
             wait_limit: config.wait_limit,
             wait_strategy: config.wait_strategy,
             check_finite: config.check_finite,

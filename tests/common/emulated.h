@@ -160,6 +160,7 @@ inline void store_unit(u64 address, u64 value) { __atomic_store_n(reinterpret_ca
 inline void store_unit_release(u64 address, u64 value) { store_unit(address, value); }
 inline u64 load_word8(u64 address) { return __atomic_load_n(reinterpret_cast<const u64*>(address), __ATOMIC_ACQUIRE); }
 inline void store_word8(u64 address, u64 value) { store_unit(address, value); }
+inline u32 load_word4_of_host(u64 address) { return __atomic_load_n(reinterpret_cast<const u32*>(address), __ATOMIC_ACQUIRE); }
 inline float constant(u64 address) { return *reinterpret_cast<const float*>(address); }
 inline Words4 constant4(u64 address) {
   Words4 v;

@@ -142,6 +142,7 @@ impl FakeBackend {
                 header: NonNull::from(&mut slot.header),
                 inputs: vec![Region { start: NonNull::from(&mut slot.input).cast(), bytes: elements * 4 }],
                 input_units: None,
+                newest_row: None,
                 outputs: vec![Region { start: NonNull::from(&mut slot.output).cast(), bytes: 4 }],
                 done: Done::Flag(NonNull::from(&mut slot.done)),
             })

@@ -19,6 +19,7 @@ const FORMAT: u32 = 1;
 /// More of an input or an output lies in no cluster's shared memory: 16 blocks of 256 KiB.
 const MOST_ELEMENTS: usize = 16 * 256 * 1024 / 4;
 const MOST_SHARED_BYTES: u32 = 256 * 1024;
+const MOST_STATE_BYTES: u64 = 1 << 30;
 
 /// What an artefact was built from and for. Its JSON form lies beside it, as `x.resident.json`.
 ///
@@ -56,6 +57,8 @@ pub struct Facts {
     pub normalization: Normalization,
     /// Elements of a row, where the input is a window of rows.
     pub window_row: Option<usize>,
+    /// Device memory that outlives turns.
+    pub state_bytes: u64,
     /// Words of 4 bytes of the input as it is handed over, the last perhaps not whole.
     pub input_words: u32,
     /// Registers of a thread, as ptxas told.
@@ -105,6 +108,7 @@ impl Facts {
             output_shapes: Vec::new(),
             normalization: Normalization::new("", crate::DataType::F32),
             window_row: None,
+            state_bytes: 0,
             input_words: 0,
             registers: None,
             spilled_bytes: None,
@@ -247,6 +251,9 @@ impl Facts {
         }
         if self.shared_bytes > MOST_SHARED_BYTES {
             return Some(format!("{} bytes of shared memory a block", self.shared_bytes));
+        }
+        if self.state_bytes > MOST_STATE_BYTES {
+            return Some(format!("{} bytes of state", self.state_bytes));
         }
         if self.inputs.len() != 1 {
             return Some(format!("{} inputs", self.inputs.len()));

@@ -2,25 +2,35 @@
 
 use std::fmt::Write as _;
 
+use super::job::Job;
 use super::{Program, templates, unsupported};
 use crate::error::Result;
-use crate::normalize::{NonFinite, Normalizer};
+use crate::normalize::NonFinite;
 use crate::resident::budget::Hardware;
 use crate::resident::network::{Activation, Network, Operation, Stage, ValueId};
+use crate::resident::semantics::Semantics;
 use crate::tensor::DataType;
 
 /// What comes before values in shared memory: the word that ends a turn, and pairs of barriers.
 const STOP_WORD: u32 = 0;
+const ROWS_WORD: u32 = 4;
 const FIRST_BARRIER: u32 = 16;
 const BARRIERS: u32 = 64;
 /// Weights of one thread that stay in registers: what has been seen to compile without spills, of 128 registers.
 const REGISTERS: u32 = 64;
+/// Bytes up to which each block keeps a value of its own in shared memory.
+const OWN_WHOLE: u32 = 8192;
 /// Stamps that a report has room for.
 const STAMPS: usize = 12;
+
+/// As kernels/resident/whole.cuh has them, instead of the bytes of a copy.
+pub(super) const IN_STATE: u32 = u32::MAX;
+const IS_WINDOW: u32 = u32::MAX - 1;
 
 /// A kernel being written.
 pub(super) struct Plan<'network> {
     pub(super) network: &'network Network,
+    job: &'network Job,
     pub(super) blocks: u32,
     pub(super) threads: u32,
     pub(super) constants: Vec<u8>,
@@ -33,7 +43,12 @@ pub(super) struct Plan<'network> {
     registers: u32,
     structures: String,
     steps: Vec<Step>,
-    wanted: Vec<u32>,
+    /// Bytes of weights that look for a place, and whether a call waits for them.
+    wanted: Vec<(u32, bool)>,
+    /// Whether stages are computed before their call comes.
+    pub(super) is_ahead: bool,
+    /// Bytes of a block's part of the device's memory.
+    state: u32,
     notes: Vec<String>,
 }
 
@@ -44,21 +59,31 @@ pub(super) struct Place {
     /// Elements of a block's share.
     pub(super) each: u32,
     share: Option<u32>,
-    whole: Option<Whole>,
+    pub(super) whole: Option<Whole>,
 }
 
 /// Where a value lies that is whole in every block.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Whole {
     pub(super) offset: u32,
-    /// How much further the second copy is; 0 if there is one.
+    /// How much further the second copy is; 0 if there is one. [`IN_STATE`]: it lies in the device's memory.
     pub(super) copy_bytes: u32,
+}
+
+impl Step {
+    /// Its place in the kernel's loop.
+    fn line(&self, number: usize) -> String {
+        let arguments = if self.takes_turn || self.template == "Input" { "b, turn" } else { "b" };
+        let verb = if self.template == "Input" { "take" } else { "run" };
+        format!("    if (!s{number}.{verb}({arguments})) break;  // {}\n", self.note)
+    }
 }
 
 struct Step {
     template: String,
     arms: bool,
     takes_turn: bool,
+    is_ahead: bool,
     note: String,
 }
 
@@ -119,13 +144,8 @@ pub(super) fn literal(x: f32) -> String {
 
 impl<'network> Plan<'network> {
     /// Everything but the text around it.
-    pub(super) fn new(
-        network: &'network Network,
-        input: &Normalizer,
-        hardware: Hardware,
-        blocks: u32,
-        threads: u32,
-    ) -> Result<Self> {
+    pub(super) fn new(job: &'network Job, hardware: Hardware, blocks: u32, threads: u32) -> Result<Self> {
+        let network = &job.network;
         let share = |count: u32| match count {
             _ if blocks == 1 || count <= 32 => count,
             _ => count.div_ceil(blocks).next_multiple_of(4),
@@ -134,6 +154,7 @@ impl<'network> Plan<'network> {
         let places = network.values.iter().map(|value| place(value.count() as u32)).collect();
         let mut plan = Self {
             network,
+            job,
             blocks,
             threads,
             constants: Vec::new(),
@@ -146,22 +167,55 @@ impl<'network> Plan<'network> {
             structures: String::new(),
             steps: Vec::new(),
             wanted: Vec::new(),
+            is_ahead: false,
+            state: 0,
             notes: Vec::new(),
         };
-        plan.input(input)?;
-        let stages: Vec<_> = network.stages.iter().collect();
+        if job.semantics == Semantics::Window {
+            plan.window();
+        }
+        plan.is_ahead = true;
+        plan.stages(&network.stages[..job.ahead])?;
+        plan.is_ahead = false;
+        plan.input()?;
+        plan.stages(job.in_time())?;
+        Ok(plan)
+    }
+
+    /// The rows before the newest one, each twice.
+    fn window(&mut self) {
+        let rows = self.in_state(2 * self.job.steps * self.job.count * 4);
+        debug_assert_eq!(rows, 0, "as kernels/resident/window.cuh has it");
+        let window = self.network.inputs[1];
+        self.places[window.0].whole = Some(Whole { offset: 0, copy_bytes: IS_WINDOW });
+    }
+
+    fn stages(&mut self, stages: &[Stage]) -> Result<()> {
         let mut next = 0;
         while let Some(stage) = stages.get(next) {
-            let pooled = stages.get(next + 1).filter(|pool| plan.pools_into(stage, pool));
-            plan.stage(stage, pooled.copied())?;
+            let pooled = stages.get(next + 1).filter(|pool| self.pools_into(stage, pool));
+            self.stage(stage, pooled)?;
             next += 1 + usize::from(pooled.is_some());
         }
-        Ok(plan)
+        Ok(())
+    }
+
+    /// Whether the value is there before its call comes.
+    fn is_there_ahead(&self, id: ValueId) -> bool {
+        self.network.inputs.get(1) == Some(&id)
+            || self.network.stages[..self.job.ahead].iter().any(|stage| stage.writes == id)
     }
 
     // ---- Memory.
 
-    fn room(&mut self, bytes: u32) -> u32 {
+    /// Bytes of the block's part of the device's memory.
+    pub(super) fn in_state(&mut self, bytes: u32) -> u32 {
+        let offset = self.state;
+        self.state = (offset + bytes).next_multiple_of(16);
+        offset
+    }
+
+    pub(super) fn room(&mut self, bytes: u32) -> u32 {
         let offset = self.shared.next_multiple_of(16);
         self.shared = offset + bytes;
         offset
@@ -201,19 +255,53 @@ impl<'network> Plan<'network> {
     /// Where the value is whole, for a stage that writes `into`; brings it together if it is not.
     pub(super) fn whole(&mut self, id: ValueId, into: ValueId) -> Result<Whole> {
         let place = self.places[id.0];
-        // Both in block 0 alone: nobody else needs it.
-        let alone = place.each == place.count && self.places[into.0].each == self.places[into.0].count;
-        if self.blocks == 1 || (alone && place.share.is_some()) {
-            return Ok(Whole { offset: self.share(id), copy_bytes: 0 });
-        }
         if let Some(whole) = place.whole {
             return Ok(whole);
+        }
+        // Both in block 0 alone: nobody else needs it.
+        let alone = place.each == place.count && self.places[into.0].each == self.places[into.0].count;
+        if alone && place.share.is_some() {
+            return Ok(Whole { offset: self.share(id), copy_bytes: 0 });
+        }
+        self.whole_everywhere(id)
+    }
+
+    /// Where the value is whole in every block.
+    pub(super) fn whole_everywhere(&mut self, id: ValueId) -> Result<Whole> {
+        let place = self.places[id.0];
+        if let Some(whole) = place.whole {
+            return Ok(whole);
+        }
+        if self.blocks == 1 {
+            return Ok(Whole { offset: self.share(id), copy_bytes: 0 });
         }
         let (from, whole, barriers) = (self.share(id), self.whole_room(id), self.barriers()?);
         let numbers = self.common(id).int("from", from).int("to", whole.offset).int("to_bytes", whole.copy_bytes);
         let note = format!("{} floats to every block", place.count);
-        self.step("Gather", numbers.int("barriers", barriers), true, false, note);
+        let is_ahead = self.is_ahead || self.is_there_ahead(id);
+        self.step_at(is_ahead, "Gather", numbers.int("barriers", barriers), true, false, note);
         Ok(whole)
+    }
+
+    /// Where a stage puts a value of which every block makes all for itself.
+    pub(super) fn own_whole(&mut self, id: ValueId) -> Whole {
+        let bytes = self.places[id.0].count.next_multiple_of(64) * 4;
+        let whole = if bytes <= OWN_WHOLE {
+            Whole { offset: self.room(bytes), copy_bytes: 0 }
+        } else {
+            Whole { offset: self.in_state(bytes), copy_bytes: IN_STATE }
+        };
+        self.places[id.0].whole = Some(whole);
+        whole
+    }
+
+    /// Puts a value `start` bytes behind where another begins; not so in the window, which moves.
+    pub(super) fn lies_within(&mut self, whole: Whole, start: u32, id: ValueId) -> bool {
+        if whole.copy_bytes == IS_WINDOW {
+            return false;
+        }
+        self.places[id.0].whole = Some(Whole { offset: whole.offset + start, ..whole });
+        true
     }
 
     fn whole_room(&mut self, id: ValueId) -> Whole {
@@ -229,25 +317,21 @@ impl<'network> Plan<'network> {
         (self.room(bytes * if self.blocks > 1 { 2 } else { 1 }), bytes)
     }
 
-    pub(super) fn scratch(&mut self, floats: u32) -> u32 {
-        self.room(floats * 4)
-    }
-
     /// `count` weights a thread: in registers while there are some, else wherever the text says in the end.
     pub(super) fn weights_of_threads(&mut self, count: u32) -> String {
-        if self.registers + count <= REGISTERS {
+        if !self.is_ahead && self.registers + count <= REGISTERS {
             self.registers += count;
             return "  static constexpr Weights where = Weights::Registers;\n  static constexpr u32 kept = 0;\n".into();
         }
         let number = self.wanted.len();
-        self.wanted.push(count * self.threads * 4);
+        self.wanted.push((count * self.threads * 4, !self.is_ahead));
         format!("  static constexpr Weights where = @where{number}@;\n  static constexpr u32 kept = @kept{number}@;\n")
     }
 
     /// `count` numbers that all threads read.
     pub(super) fn numbers_of_block(&mut self, count: u32) -> String {
         let number = self.wanted.len();
-        self.wanted.push(count * 4);
+        self.wanted.push((count * 4, !self.is_ahead));
         format!(
             "  static constexpr bool is_kept = @is{number}@;\n  static constexpr u32 weights_kept = @kept{number}@;\n"
         )
@@ -272,14 +356,27 @@ impl<'network> Plan<'network> {
 
     /// One more thing to do in a call.
     pub(super) fn step(&mut self, template: &str, numbers: Numbers, arms: bool, takes_turn: bool, note: String) {
+        self.step_at(self.is_ahead, template, numbers, arms, takes_turn, note);
+    }
+
+    fn step_at(
+        &mut self,
+        is_ahead: bool,
+        template: &str,
+        numbers: Numbers,
+        arms: bool,
+        takes_turn: bool,
+        note: String,
+    ) {
+        let note = if is_ahead { format!("ahead: {note}") } else { note };
         let number = self.steps.len();
         let _ = write!(self.structures, "// {note}\nstruct S{number} {{\n{}}};\n", numbers.0);
         self.notes.push(note.clone());
-        self.steps.push(Step { template: template.to_owned(), arms, takes_turn, note });
+        self.steps.push(Step { template: template.to_owned(), arms, takes_turn, is_ahead, note });
     }
 
-    fn input(&mut self, input: &Normalizer) -> Result<()> {
-        let id = self.network.inputs[0];
+    fn input(&mut self) -> Result<()> {
+        let (id, input) = (self.network.inputs[0], &self.job.input);
         let kind = match input.input_type() {
             DataType::F32 => "F32",
             DataType::F16 => "F16",
@@ -288,11 +385,10 @@ impl<'network> Plan<'network> {
             other => return Err(unsupported(format!("an input of {other}")).expected("f32, f16, u8 or i16")),
         };
         let place = self.place(id);
-        if input.output_type() != DataType::F32 || input.count() != place.count as usize {
-            let got = format!("{} elements of {}", input.count(), input.output_type());
-            return Err(unsupported(got).expected(format!("{} of f32", place.count)));
+        if input.output_type() != DataType::F32 {
+            return Err(unsupported(format!("a network that takes {}", input.output_type())).expected("f32"));
         }
-        let mut table = input.elements();
+        let mut table = self.job.table.clone();
         let in_place = table.iter().enumerate().all(|(from, &(.., to))| from == to as usize);
         // A matrix can have its columns in any order.
         let reads_input = |stage: &Stage| stage.reads.contains(&id);
@@ -304,7 +400,7 @@ impl<'network> Plan<'network> {
             table.iter_mut().enumerate().for_each(|(from, element)| element.2 = from as u32);
         }
         let in_place = in_place || any_order;
-        let units = (input.input_words() as u32).next_multiple_of(2);
+        let units = self.job.words().next_multiple_of(2);
         // Each block asks for its own share, or for a part that it sends to all.
         let whole = self.blocks > 1 && (kind != "F32" || !in_place);
         let units_each = match () {
@@ -326,6 +422,7 @@ impl<'network> Plan<'network> {
         };
         let [lowest, highest] = input.clamp;
         let numbers = self.common(id).int("units", units).int("units_each", units_each);
+        let numbers = numbers.int("lead", self.lead()).int("rows_word", ROWS_WORD);
         let numbers = numbers.text(&format!("  static constexpr InputType type = InputType::{kind};\n"));
         let numbers =
             numbers.truth("scaled", !table.is_empty()).int("table", at).truth("whole", whole || self.blocks == 1);
@@ -338,6 +435,40 @@ impl<'network> Plan<'network> {
         Ok(())
     }
 
+    fn lead(&self) -> u32 {
+        if self.job.semantics == Semantics::Window { 2 } else { 0 }
+    }
+
+    /// What puts the newest row into the window, behind everything else.
+    fn new_row(&mut self) -> Result<()> {
+        let id = self.network.inputs[0];
+        let place = self.place(id);
+        let is_whole = self.blocks > 1 && place.whole.is_some();
+        let from = if is_whole { 0 } else { self.share(id) };
+        let copy_bytes = place.count.next_multiple_of(64) * 4;
+        let several = self.blocks > 1;
+        let to = if several && !is_whole { self.room(copy_bytes * 2) } else { 0 };
+        let barriers = if several { self.barriers()? } else { 0 };
+        let rows_to = self.room(16);
+        let whole = place.whole.unwrap_or(Whole { offset: 0, copy_bytes: 0 });
+        let input = self.steps.iter().position(|step| step.template == "Input").expect("`input` came before");
+        let numbers = self
+            .common(id)
+            .int("from", from)
+            .truth("is_whole", is_whole)
+            .int("whole", whole.offset)
+            .int("whole_bytes", whole.copy_bytes)
+            .int("to", to)
+            .int("to_bytes", copy_bytes)
+            .int("barriers", barriers)
+            .int("rows_word", ROWS_WORD)
+            .int("rows_to", rows_to)
+            .int("steps", self.job.steps)
+            .text(&format!("  using Normal = S{input};\n  static constexpr InputType type = Normal::type;\n"));
+        self.step("NewRow", numbers, several, true, "the row goes into the window".into());
+        Ok(())
+    }
+
     /// The share of a value that came whole.
     pub(super) fn share_of_whole(&mut self, id: ValueId) -> u32 {
         if let (None, Some(whole)) = (self.places[id.0].share, self.places[id.0].whole) {
@@ -347,7 +478,8 @@ impl<'network> Plan<'network> {
                 whole.offset, whole.copy_bytes
             );
             let numbers = self.common(id).int("out", out).text(&text);
-            self.step("Each", numbers, false, true, "each block takes its share".into());
+            let is_ahead = self.is_ahead || self.is_there_ahead(id);
+            self.step_at(is_ahead, "Each", numbers, false, true, "each block takes its share".into());
         }
         self.share(id)
     }
@@ -360,18 +492,26 @@ impl<'network> Plan<'network> {
             let from = self.share_of_whole(id);
             let numbers = self.common(id).int("from", from).int("first", first);
             let _ = write!(self.structures, "struct Answer{number} {{\n{}}};\n", numbers.0);
-            let _ = writeln!(answers, "    answer<Answer{number}>(b, turn);");
+            let _ = writeln!(answers, "answer<Answer{number}>(b, turn);");
             first += self.place(id).count;
+        }
+        let alone = |&id: &ValueId| self.blocks == 1 || self.place(id).each == self.place(id).count;
+        let answers_early = self.network.outputs.iter().all(alone);
+        if self.job.semantics == Semantics::Window {
+            self.new_row()?;
         }
         let mut source = templates();
         let room = (self.hardware.shared_bytes as u32).checked_sub(self.shared).ok_or_else(|| {
             unsupported(format!("{} bytes of activations in a block", self.shared))
                 .expected(format!("at most {} of shared memory", self.hardware.shared_bytes))
         })?;
-        let body = self.body(&answers, stamps);
+        let body = self.body(&answers, answers_early, stamps);
         let mut text = format!("\nnamespace tickrt {{\nnamespace resident {{\n{}\n}}\n}}\n{body}", self.structures);
         let mut left = room;
-        for (number, &bytes) in self.wanted.clone().iter().enumerate() {
+        let mut wanted: Vec<_> = self.wanted.iter().copied().enumerate().collect();
+        // What a call waits for comes first.
+        wanted.sort_by_key(|&(_, (_, in_time))| !in_time);
+        for (number, (bytes, _)) in wanted {
             let fits = bytes + 16 <= left;
             let kept = if fits { self.room(bytes) } else { 0 };
             left = (self.hardware.shared_bytes as u32).saturating_sub(self.shared);
@@ -382,32 +522,61 @@ impl<'network> Plan<'network> {
         }
         let shared_bytes = self.shared.next_multiple_of(16);
         source += &text.replace("@words@", &(shared_bytes / 4).to_string());
-        let Self { network, constants, blocks, threads, notes, .. } = self;
-        let predicted_cycles = predicted_cycles(network, blocks);
-        Ok(Program { source, constants, blocks, threads, shared_bytes, notes, predicted_cycles })
+        let (lead_units, state_bytes) = (self.lead(), u64::from(self.state) * u64::from(self.blocks));
+        let Self { constants, blocks, threads, notes, job, .. } = self;
+        let (semantics, predicted_cycles) = (job.semantics, predicted_cycles(job, blocks));
+        Ok(Program {
+            source,
+            constants,
+            blocks,
+            threads,
+            shared_bytes,
+            state_bytes,
+            semantics,
+            lead_units,
+            notes,
+            predicted_cycles,
+        })
     }
 
-    fn body(&self, answers: &str, stamps: bool) -> String {
+    fn body(&self, answers: &str, answers_early: bool, stamps: bool) -> String {
         let (blocks, threads) = (self.blocks, self.threads);
         let cluster = if blocks > 1 { format!("__cluster_dims__({blocks}, 1, 1) ") } else { String::new() };
+        let of_window = self.job.semantics == Semantics::Window;
         let mut made = String::new();
         let mut armed = String::new();
-        let mut calls = String::new();
         for (number, step) in self.steps.iter().enumerate() {
             let template = &step.template;
             let _ = writeln!(made, "  const {template}<S{number}> s{number}(b, turn);");
             if step.arms {
                 let _ = writeln!(armed, "  {template}<S{number}>::arm(b);");
             }
-            let arguments = if step.takes_turn || template == "Input" { "b, turn" } else { "b" };
-            let verb = if template == "Input" { "take" } else { "run" };
-            let _ = writeln!(calls, "    if (!s{number}.{verb}({arguments})) break;  // {}", step.note);
-            if stamps {
-                let _ = match number {
+        }
+        let (ahead, in_time): (Vec<_>, Vec<_>) = self.steps.iter().enumerate().partition(|(_, step)| step.is_ahead);
+        let mut calls = String::new();
+        if of_window {
+            let (row, steps) = (self.job.count, self.job.steps);
+            let _ = writeln!(calls, "    b.window = window_of<{row}, {steps}>(b);");
+        }
+        ahead.iter().for_each(|&(number, step)| calls += &step.line(number));
+        for (stage, &(number, step)) in in_time.iter().enumerate() {
+            // The newest row comes last, and its time is none of the call's.
+            let is_row = step.template == "NewRow";
+            if is_row && answers_early {
+                let _ = writeln!(calls, "    if (is_final(b, {ROWS_WORD})) {{\n{answers}    }}");
+            }
+            calls += &step.line(number);
+            if stamps && !is_row {
+                let _ = match stage {
                     0 => writeln!(calls, "    u64 at = cycles();"),
-                    _ => writeln!(calls, "    stamp(spent, {}, at);", number.min(STAMPS) - 1),
+                    _ => writeln!(calls, "    stamp(spent, {}, at);", stage.min(STAMPS) - 1),
                 };
             }
+        }
+        if !of_window {
+            calls += answers;
+        } else if !answers_early {
+            let _ = writeln!(calls, "    if (!b.again) {{\n{answers}    }}");
         }
         let stamp = if stamps {
             "__device__ static void stamp(u64* spent, u32 stage, u64& at) {\n  const u64 now = cycles();\n  \
@@ -421,7 +590,7 @@ impl<'network> Plan<'network> {
 extern \"C\" __global__ void {cluster}__launch_bounds__({threads}, 1) tickrt_resident(const __grid_constant__ Turn turn) {{
   for (u32 i = this_thread(); i < @words@; i += {threads}) shared(0)[i] = 0;
   sync_block();
-  Block b = begin(turn, {STOP_WORD});
+  Block b = begin(turn, {STOP_WORD}, {state});
 {made}  if (b.thread == 0)
     for (u32 i = 0; i < {barriers}; ++i) barrier_init({FIRST_BARRIER} + 8 * i);
   barriers_are_there();
@@ -429,11 +598,12 @@ extern \"C\" __global__ void {cluster}__launch_bounds__({threads}, 1) tickrt_res
 {armed}  {meet}
   u64 spent[kStages] = {{}};
   for (;; next_call(b, turn)) {{
-{calls}{answers}    sync_block();
+{calls}    sync_block();
   }}
   finish<{blocks}>(b, turn, spent);
 }}
 ",
+            state = self.state,
             barriers = self.barriers * 2
         )
     }
@@ -454,7 +624,8 @@ extern \"C\" __global__ void {cluster}__launch_bounds__({threads}, 1) tickrt_res
 }
 
 /// A guess, to choose the number of blocks by; benches/probes/resident.md has what it was made from.
-pub(super) fn predicted_cycles(network: &Network, blocks: u32) -> u64 {
+pub(super) fn predicted_cycles(job: &Job, blocks: u32) -> u64 {
+    let network = &job.network;
     let (b, several) = (u64::from(blocks), blocks > 1);
     let of = |stage: &Stage| {
         let written = network.value(stage.writes).count() as u64;
@@ -470,10 +641,11 @@ pub(super) fn predicted_cycles(network: &Network, blocks: u32) -> u64 {
                 let products = written / conv.outputs as u64 * conv.weights.len() as u64;
                 products / (b * 22) + 100 + if several { 450 + written / 4 } else { 0 }
             }
-            Operation::Recurrent(of) if several => 1_000_000 * of.steps as u64,
+            Operation::RecurrentStep(of) => of.weights.len() as u64 / (b * 64) + if several { 500 } else { 250 },
+            Operation::Recurrent(of) if several => 1_000 * of.steps as u64,
             Operation::Recurrent(of) => 400 * of.steps as u64,
             _ => written / (b * 32) + 60 + if several && written > 32 { 450 } else { 0 },
         }
     };
-    network.stages.iter().map(of).sum::<u64>() + if several { 100 } else { 0 }
+    job.in_time().iter().map(of).sum::<u64>() + if several { 100 } else { 0 }
 }

@@ -6,12 +6,22 @@ use super::plan::{Numbers, Plan, function, literal};
 use super::unsupported;
 use crate::error::Result;
 use crate::resident::network::{
-    Along, Cell, Conv, Dense, Elementwise, Emit, LayerNorm, Operation, Pool, PoolKind, Recurrent, Sliding, Stage,
-    ValueId,
+    Along, Conv, Dense, Elementwise, LayerNorm, Operation, Pool, PoolKind, Slice, Sliding, Stage, ValueId,
 };
 
 /// Rows of a matrix up to which a warp has one.
 const WIDE_ROWS: u32 = 16;
+
+/// A matrix whose rows are shared out over the blocks, `each_out` a block.
+pub(super) struct Matrix {
+    pub(super) inputs: u32,
+    pub(super) rows: u32,
+    pub(super) each_out: u32,
+    /// A warp has a row.
+    pub(super) wide: bool,
+    /// Of each row.
+    pub(super) bias: Vec<f32>,
+}
 
 impl Plan<'_> {
     /// One stage, and the pool behind it where they are one.
@@ -29,18 +39,54 @@ impl Plan<'_> {
             }
             Operation::Pool(pool) => self.pool(pool, first, into),
             Operation::Recurrent(of) => self.recurrent(of, first, into),
-            Operation::RecurrentStep(_) => Err(unsupported("a recurrent step by itself".into())),
+            Operation::RecurrentStep(of) => self.recurrent_step(of, &stage.reads, into),
+            Operation::Slice(slice) if self.is_in_place(slice, first, into) => Ok(()),
             other => self.each(other, &stage.reads, into),
         }
     }
 
+    /// Neighbours of a value that is whole in every block: they are it, from another place on.
+    fn is_in_place(&mut self, slice: &Slice, from: ValueId, into: ValueId) -> bool {
+        let start = (slice.start * slice.along.inner * 4) as u32;
+        let part = self.place(from).whole.filter(|_| slice.along.outer == 1 && slice.step == 1 && start % 16 == 0);
+        part.is_some_and(|whole| self.lies_within(whole, start, into))
+    }
+
     fn dense(&mut self, dense: &Dense, from: ValueId, into: ValueId) -> Result<()> {
+        let bias = match &dense.bias {
+            Some(bias) => bias.to_vec(),
+            None => vec![0.0; dense.outputs],
+        };
+        let matrix = Matrix {
+            inputs: dense.inputs as u32,
+            rows: dense.outputs as u32,
+            each_out: self.place(into).each,
+            wide: dense.outputs as u32 <= WIDE_ROWS,
+            bias,
+        };
+        let weight = |row: u32, input: usize| dense.weights[row as usize * dense.inputs + input];
+        let (numbers, how) = self.product(&matrix, from, &weight)?;
+        let out = self.share(into);
+        let numbers = numbers.int("out", out).truth("sums_only", false).function(dense.activation);
+        let note = format!("dense {} to {}, {how}", dense.inputs, dense.outputs);
+        self.step("Dense", numbers, self.blocks > 1, false, note);
+        Ok(())
+    }
+
+    /// A vector that is shared out times a matrix: weights, bias and where parts of sums arrive, and in words how it is done.
+    /// `weight` is asked for a row and an input of the network's.
+    pub(super) fn product(
+        &mut self,
+        matrix: &Matrix,
+        from: ValueId,
+        weight: &dyn Fn(u32, usize) -> f32,
+    ) -> Result<(Numbers, String)> {
         let input = self.share_of_whole(from);
         let (blocks, threads) = (self.blocks, self.threads);
-        let (share, rows, each_out) = (self.place(from).each, dense.outputs as u32, self.place(into).each);
-        let senders = (dense.inputs as u32).div_ceil(share);
+        let &Matrix { inputs, rows, each_out, wide, .. } = matrix;
+        let share = self.place(from).each;
+        let senders = inputs.div_ceil(share);
         let warps = threads / 32;
-        let wide = rows <= WIDE_ROWS;
         let mut parts = 1;
         while !wide && parts * 2 * rows <= threads && parts < 16 && share >= parts * 8 {
             parts *= 2;
@@ -49,7 +95,7 @@ impl Plan<'_> {
         let (warps_rows, lanes) = (rows.div_ceil(warps), share.div_ceil(32));
         let count = if wide { (warps_rows * lanes).next_multiple_of(4) } else { rows_each * k };
         // The weight number `n` of a thread of a block.
-        let weight = |block: u32, thread: u32, n: u32| {
+        let of_thread = |block: u32, thread: u32, n: u32| {
             let (row, place) = if wide {
                 (thread / 32 + n / lanes * warps, n % lanes * 32 + thread % 32)
             } else {
@@ -57,43 +103,32 @@ impl Plan<'_> {
                 (thread % columns + n / k * columns, thread / columns * k + n % k)
             };
             let input = block * share + place;
-            let there = row < rows
-                && place < share
-                && input < dense.inputs as u32
-                && (wide || thread / (threads / parts) < parts);
+            let there = row < rows && place < share && input < inputs && (wide || thread / (threads / parts) < parts);
             let there = there && (!wide || n / lanes < warps_rows);
-            if there { dense.weights[row as usize * dense.inputs + self.element(from, input)] } else { 0.0 }
+            if there { weight(row, self.element(from, input)) } else { 0.0 }
         };
-        let all = (0..senders).flat_map(|block| {
-            (0..count / 4).flat_map(move |four| {
-                (0..threads).flat_map(move |thread| (0..4).map(move |e| weight(block, thread, four * 4 + e)))
-            })
-        });
-        let weights = self.constant(all.collect::<Vec<_>>());
+        let mut all = Vec::new();
+        for block in 0..senders {
+            for four in 0..count / 4 {
+                all.extend((0..threads * 4).map(|place| of_thread(block, place / 4, four * 4 + place % 4)));
+            }
+        }
         // Blocks without inputs load what lies behind, and do not use it.
-        let padding = (blocks - senders) * count * threads;
-        self.constants.resize(self.constants.len() + padding as usize * 4, 0);
-        let bias = self.constant(
-            dense
-                .bias
-                .iter()
-                .flat_map(|bias| bias.iter().copied())
-                .chain(no_bias(dense.bias.as_deref(), dense.outputs)),
-        );
+        all.resize(all.len() + ((blocks - senders) * count * threads) as usize, 0.0);
+        let weights = self.constant(all);
+        let bias = self.constant(matrix.bias.iter().copied());
         let sums = if wide { senders } else { senders * parts };
         let (received, received_bytes) = self.received(sums * each_out * 4);
         let barriers = if blocks > 1 { self.barriers()? } else { 0 };
         let kept = self.weights_of_threads(count);
-        let out = self.share(into);
         let numbers = Numbers::default()
             .int("threads", threads)
             .int("blocks", blocks)
-            .int("inputs", dense.inputs)
+            .int("inputs", inputs)
             .int("each_in", share)
             .int("in", input)
             .int("rows", rows)
             .int("each_out", each_out)
-            .int("out", out)
             .int("senders", senders)
             .int("parts", parts)
             .int("k", k)
@@ -106,12 +141,9 @@ impl Plan<'_> {
             .int("bias", bias)
             .int("received", received)
             .int("received_bytes", received_bytes)
-            .int("barriers", barriers)
-            .function(dense.activation);
+            .int("barriers", barriers);
         let how = if wide { "a warp a row".to_owned() } else { format!("{parts} threads a row of a block") };
-        let note = format!("dense {} to {rows}, {how}, {count} weights a thread", dense.inputs);
-        self.step("Dense", numbers, blocks > 1, false, note);
-        Ok(())
+        Ok((numbers, format!("{how}, {count} weights a thread")))
     }
 
     fn matrix(&mut self, dense: &Dense, from: ValueId, into: ValueId) -> Result<()> {
@@ -197,99 +229,6 @@ impl Plan<'_> {
             false,
             format!("pool to {} channels of {rows}x{columns}", pool.sliding.channels),
         );
-        Ok(())
-    }
-
-    fn recurrent(&mut self, of: &Recurrent, from: ValueId, into: ValueId) -> Result<()> {
-        let gru = match of.cell {
-            Cell::Lstm => false,
-            Cell::Gru { linear_before_reset: true } => true,
-            Cell::Gru { linear_before_reset: false } => {
-                return Err(unsupported("a GRU with its reset gate before the matrix".into())
-                    .advice("export it as PyTorch does (linear_before_reset = 1)"));
-            }
-        };
-        let (threads, units, inputs) = (self.threads, of.units as u32, of.inputs as u32);
-        if self.blocks > 1 {
-            return Err(
-                unsupported("a recurrent network over several blocks".into()).expected("one that fits one block")
-            );
-        }
-        let lanes = match () {
-            () if units * 8 <= threads => 8,
-            () if units * 4 <= threads => 4,
-            () => {
-                return Err(
-                    unsupported(format!("{units} units")).expected(format!("at most {} in a block", threads / 4))
-                );
-            }
-        };
-        let whole = self.whole(from, into)?;
-        let (stride, state_stride) = (inputs.next_multiple_of(4 * lanes), units.next_multiple_of(4 * lanes));
-        let (row4, state4) = (stride / 4 / lanes, state_stride / 4 / lanes);
-        let k4 = row4 + state4;
-        let gates = of.cell.gates() as u32;
-        let weight = |thread: u32, n: u32, e: u32| {
-            let (unit, part, gate, k) = (thread / lanes, thread % lanes, n / k4, n % k4);
-            if unit >= units || gate >= gates {
-                return 0.0;
-            }
-            let row = (gate * units + unit) as usize;
-            let place = |k: u32| ((k * lanes + part) * 4 + e) as usize;
-            if k < row4 {
-                let at = place(k);
-                if at < of.inputs { of.weights[row * of.inputs + at] } else { 0.0 }
-            } else {
-                let at = place(k - row4);
-                if at < of.units { of.recurrent[row * of.units + at] } else { 0.0 }
-            }
-        };
-        let all = (0..4 * k4)
-            .flat_map(|n| (0..threads).flat_map(move |thread| (0..4).map(move |e| weight(thread, n, e))))
-            .collect::<Vec<_>>();
-        let weights = self.constant(all);
-        let bias = (0..of.units).flat_map(|unit| {
-            (0..4).map(move |gate| {
-                let (row, state) = (
-                    |gate: usize| of.bias[gate * of.units + unit],
-                    |gate: usize| of.recurrent_bias[gate * of.units + unit],
-                );
-                match (gru, gate) {
-                    (true, 2) => row(2),
-                    (true, 3) => state(2),
-                    _ => row(gate) + state(gate),
-                }
-            })
-        });
-        let bias = self.constant(bias.collect::<Vec<_>>());
-        let cell = of.initial_cell.iter().copied().chain(std::iter::repeat(0.0)).take(of.units);
-        let initial = self.constant(of.initial.iter().copied().chain(cell).collect::<Vec<_>>());
-        let kept = self.weights_of_threads(16 * k4);
-        let (rows, state) = (self.scratch(of.steps as u32 * stride), self.scratch(2 * state_stride));
-        let out = self.share(into);
-        let numbers = self
-            .common(into)
-            .int("steps", of.steps)
-            .int("inputs", inputs)
-            .int("units", units)
-            .truth("gru", gru)
-            .int("lanes", lanes)
-            .int("in", whole.offset)
-            .int("in_bytes", whole.copy_bytes)
-            .int("rows", rows)
-            .int("stride", stride)
-            .int("state", state)
-            .int("state_stride", state_stride)
-            .int("weights", weights)
-            .text(&kept)
-            .int("bias", bias)
-            .int("initial", initial)
-            .truth("emits_all", of.emit != Emit::Last)
-            .truth("emits_cell", of.emit == Emit::AllAndCell && !gru)
-            .int("out", out);
-        let name = if gru { "GRU" } else { "LSTM" };
-        let note = format!("{name} of {units} units, {} steps of {inputs}, {lanes} lanes a unit", of.steps);
-        self.step("Recurrent", numbers, false, false, note);
         Ok(())
     }
 

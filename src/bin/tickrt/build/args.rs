@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::path::PathBuf;
 
+use tickrt::resident::Semantics;
 use tickrt::{
     BuilderConfig, Calibration, CalibrationMethod, ComputeCapabilities, Flavour, HardwareCompatibility, Int8Mode,
     Normalization, OptimizationProfile, PrecisionConstraints, Preference, ProfilingVerbosity, Shapes, TensorInfo,
@@ -34,6 +35,13 @@ pub struct Args {
     /// With --resident: threads of a block, a multiple of 32 up to 1024; 512 without
     #[arg(long = "resident-threads", alias = "resident_threads", value_name = "N", requires = "resident")]
     pub resident_threads: Option<u32>,
+    /// With --resident: what an answer is of. whole: of the input handed over; window: of the full window, of which calls hand
+    /// over the newest row alone, and what does not depend on it is computed before
+    #[arg(long, value_name = "WHICH", value_parser = semantics, requires = "resident")]
+    pub semantics: Option<Semantics>,
+    /// With --resident: sum up the cycles of each stage, for whoever looks for what takes the time
+    #[arg(long, requires = "resident")]
+    pub stamps: bool,
     /// Which TensorRT: trt8, trt10, trt11, rtx, or a library or folder; the first that is installed without
     #[arg(long, value_name = "WHICH", value_parser = Typed::parser(args::preference))]
     pub tensorrt: Option<Typed<Preference>>,
@@ -276,6 +284,19 @@ impl Args {
         self.window_row.iter().for_each(|it| value("window-row", it));
         self.resident_blocks.iter().for_each(|it| value("resident-blocks", it));
         self.resident_threads.iter().for_each(|it| value("resident-threads", it));
+        self.semantics.iter().for_each(|it| value("semantics", it));
+        if self.stamps {
+            options.push("--stamps".to_owned());
+        }
         options
+    }
+}
+
+/// Those that can be built.
+fn semantics(text: &str) -> Result<Semantics, String> {
+    match text {
+        "whole" => Ok(Semantics::Whole),
+        "window" => Ok(Semantics::Window),
+        _ => Err(format!("`{text}` is none of whole, window")),
     }
 }

@@ -1,7 +1,7 @@
 //! `tickrt build --resident`: from an ONNX model to the kernel that computes all of it.
 
 use tickrt::onnx::Model;
-use tickrt::resident::{Artefact, ArtefactOptions};
+use tickrt::resident::{Artefact, ArtefactOptions, Semantics};
 use tickrt::{Device, Normalization, Plan};
 
 use super::Args;
@@ -28,7 +28,8 @@ pub fn main(args: &Args) -> Outcome {
         blocks: args.resident_blocks,
         threads: args.resident_threads,
         window_row: args.window_row,
-        stamps: false,
+        stamps: args.stamps,
+        semantics: args.semantics.unwrap_or(Semantics::Whole),
     };
     let artefact = Artefact::build(&model, normalization.as_ref(), &shapes, &options)?;
     let artefact = artefact.with_options(flags(args, options.compute_capability));

@@ -1,0 +1,120 @@
+//! What is to be computed: a network and what its calls hand over. Of a window it is both parts as one network, what is
+//! computed ahead first.
+
+use super::unsupported;
+use crate::error::Result;
+use crate::normalize::Normalizer;
+use crate::resident::network::{Network, Stage, ValueId};
+use crate::resident::semantics::Semantics;
+use crate::resident::stream::{Split, split};
+
+pub(super) struct Job {
+    /// Its first input is what a call hands over; its second, if there is one, the rows before.
+    pub(super) network: Network,
+    pub(super) semantics: Semantics,
+    /// Stages that are computed before the call comes.
+    pub(super) ahead: usize,
+    /// Rows of the window.
+    pub(super) steps: u32,
+    pub(super) input: Normalizer,
+    /// Mean, standard deviation and place of each element that is handed over, if anything is done to it.
+    pub(super) table: Vec<(f32, f32, u32)>,
+    /// Elements that are handed over.
+    pub(super) count: u32,
+}
+
+impl Job {
+    pub(super) fn new(network: &Network, input: &Normalizer, semantics: Semantics) -> Result<Self> {
+        let count = network.value(network.inputs[0]).count();
+        if input.count() != count {
+            return Err(
+                unsupported(format!("a normalisation of {} elements", input.count())).expected(format!("{count}"))
+            );
+        }
+        match semantics {
+            Semantics::Whole => Ok(Self {
+                network: network.clone(),
+                semantics,
+                ahead: 0,
+                steps: 1,
+                input: input.clone(),
+                table: input.elements(),
+                count: count as u32,
+            }),
+            Semantics::Window => Self::of_window(network, input),
+            Semantics::Stateful => Err(unsupported("stateful semantics".into()).expected("whole or window")),
+        }
+    }
+
+    fn of_window(network: &Network, input: &Normalizer) -> Result<Self> {
+        let shape = &network.value(network.inputs[0]).shape;
+        let steps = shape.first().copied().unwrap_or(1);
+        if steps < 2 {
+            return Err(unsupported(format!("an input of shape {shape:?}")).expected("a window of at least two rows"));
+        }
+        let row = input.count() / steps;
+        let table = of_each_row(input.elements(), row)?;
+        let (network, ahead) = joined(split(network, 0, 0)?);
+        Ok(Self {
+            network,
+            semantics: Semantics::Window,
+            ahead,
+            steps: steps as u32,
+            input: input.clone(),
+            table,
+            count: row as u32,
+        })
+    }
+
+    pub(super) fn words(&self) -> u32 {
+        (self.count * self.input.input_type().size() as u32).div_ceil(4)
+    }
+
+    /// Stages that a call waits for.
+    pub(super) fn in_time(&self) -> &[Stage] {
+        &self.network.stages[self.ahead..]
+    }
+}
+
+/// What becomes of each element of a row; it must be the same for all rows.
+fn of_each_row(table: Vec<(f32, f32, u32)>, row: usize) -> Result<Vec<(f32, f32, u32)>> {
+    let first = table.get(..row).unwrap_or_default().to_vec();
+    for (place, &(mean, std, to)) in table.iter().enumerate() {
+        if (mean, std) != (first[place % row].0, first[place % row].1) {
+            return Err(unsupported(format!("another mean or deviation for row {}", place / row))
+                .expected("the same for each row of the window"));
+        }
+        if to as usize != place {
+            return Err(unsupported("rows that are not the network's".into())
+                .expected("a network that takes the window row by row, as it is handed over"));
+        }
+    }
+    Ok(first)
+}
+
+/// Both parts as one network, and how many of its stages are ahead.
+fn joined(split: Split) -> (Network, usize) {
+    let Split { ahead, remaining } = split;
+    let mut network = Network { values: ahead.values, ..Network::default() };
+    let mut places = vec![None; remaining.values.len()];
+    for (&there, &here) in remaining.inputs[1..].iter().zip(&ahead.outputs) {
+        places[there.0] = Some(here);
+    }
+    for (place, value) in places.iter_mut().zip(remaining.values) {
+        place.get_or_insert_with(|| {
+            network.values.push(value);
+            ValueId(network.values.len() - 1)
+        });
+    }
+    let place = |id: &ValueId| places[id.0].expect("each value has a place");
+    network.inputs = vec![place(&remaining.inputs[0]), ahead.inputs[0]];
+    network.outputs = remaining.outputs.iter().map(place).collect();
+    let stages = ahead.stages.len();
+    network.stages = ahead.stages;
+    network.stages.extend(remaining.stages.into_iter().map(|stage| Stage {
+        reads: stage.reads.iter().map(place).collect(),
+        writes: place(&stage.writes),
+        ..stage
+    }));
+    (network, stages)
+}

@@ -1,0 +1,176 @@
+//! LSTM and GRU: over a window, and its newest step.
+
+use super::plan::{IN_STATE, Numbers, Plan, Whole};
+use super::stages::Matrix;
+use super::unsupported;
+use crate::error::Result;
+use crate::resident::network::{Cell, Emit, Recurrent, RecurrentStep, ValueId};
+
+/// Weights of a thread that are loaded into its registers when a window begins, beside those that stay there.
+const LATE_WEIGHTS: u32 = 48;
+/// Bytes up to which rows times weights lie in shared memory.
+const PROJECTED: u32 = 65536;
+
+impl Plan<'_> {
+    pub(super) fn recurrent(&mut self, of: &Recurrent, from: ValueId, into: ValueId) -> Result<()> {
+        let gru = is_gru(of.cell)?;
+        let (threads, blocks, units, inputs) = (self.threads, self.blocks, of.units as u32, of.inputs as u32);
+        let each = units.div_ceil(blocks);
+        let lanes = [32, 16, 8].into_iter().find(|lanes| each * lanes <= threads).unwrap_or(4);
+        let state_bytes = (each * blocks).next_multiple_of(4 * lanes) * 4;
+        let (state4, per_group) = (state_bytes / 16 / lanes, each.div_ceil(threads / lanes));
+        let count = 16 * state4 * per_group;
+        let (rows, input4) = (4 * each, inputs.div_ceil(4));
+        let source = self.whole_everywhere(from)?;
+
+        let weights = self.state_weights(of, each, lanes, state4, per_group);
+        let row_weights = self.row_weights(of, each);
+        let bias = self.constant((0..of.units).flat_map(|unit| biases(of, gru, unit)).collect::<Vec<_>>());
+        let cell = of.initial_cell.iter().copied().chain(std::iter::repeat(0.0)).take(of.units);
+        let initial = self.constant(of.initial.iter().copied().chain(cell).collect::<Vec<_>>());
+        let loads_late = self.is_ahead && count <= LATE_WEIGHTS;
+        let kept = if loads_late { GLOBAL.to_owned() } else { self.weights_of_threads(count) };
+        let row_kept =
+            if self.is_ahead || rows > threads { GLOBAL.to_owned() } else { self.weights_of_threads(4 * input4) };
+        let row_kept = row_kept.replace(" where", " row_where").replace(" kept", " row_kept");
+
+        let padded_bytes = of.steps as u32 * input4 * 16;
+        let pads = inputs % 4 != 0 && source.copy_bytes != IN_STATE && !self.is_ahead && padded_bytes <= PROJECTED;
+        let padded = if pads { self.room(padded_bytes) } else { 0 };
+        let projected_bytes = of.steps as u32 * rows * 4;
+        let projected_in_state = projected_bytes > PROJECTED;
+        let projected = if projected_in_state { self.in_state(projected_bytes) } else { self.room(projected_bytes) };
+        let (state, first) = (self.room(2 * state_bytes), self.room(state_bytes));
+        let barriers = if blocks > 1 { self.barriers()? } else { 0 };
+        // One block writes its share, which is all; of several each writes all for itself.
+        let out = if blocks > 1 { self.own_whole(into) } else { Whole { offset: self.share(into), copy_bytes: 0 } };
+        let numbers = Numbers::default()
+            .int("threads", threads)
+            .int("blocks", blocks)
+            .int("each", each)
+            .int("steps", of.steps)
+            .int("inputs", inputs)
+            .int("units", units)
+            .truth("gru", gru)
+            .int("lanes", lanes)
+            .int("in", source.offset)
+            .int("in_bytes", source.copy_bytes)
+            .truth("pads", pads)
+            .int("padded", padded)
+            .int("projected", projected)
+            .truth("projected_in_state", projected_in_state)
+            .int("row_weights", row_weights)
+            .int("row_weights_each", rows * input4 * 16)
+            .text(&row_kept)
+            .int("weights", weights)
+            .int("weights_each", count * threads * 4)
+            .text(&kept)
+            .truth("loads_late", loads_late)
+            .int("bias", bias)
+            .int("initial", initial)
+            .int("state", state)
+            .int("state_bytes", state_bytes)
+            .int("first", first)
+            .int("barriers", barriers)
+            .truth("emits_all", of.emit != Emit::Last)
+            .truth("emits_cell", of.emit == Emit::AllAndCell && !gru)
+            .int("out", out.offset)
+            .truth("out_in_state", out.copy_bytes == IN_STATE);
+        let name = if gru { "GRU" } else { "LSTM" };
+        let note = format!("{name} of {units} units, {} steps of {inputs}, {lanes} lanes a unit", of.steps);
+        self.step("Recurrent", numbers, blocks > 1, true, note);
+        Ok(())
+    }
+
+    /// By thread: of each of its units, gate by gate, the lane's share of the state's weights.
+    fn state_weights(&mut self, of: &Recurrent, each: u32, lanes: u32, state4: u32, per_group: u32) -> u32 {
+        let (threads, gates) = (self.threads, of.cell.gates() as u32);
+        let weight = |block: u32, thread: u32, n: u32, e: u32| {
+            let (i, gate, k) = (n / (4 * state4), n / state4 % 4, n % state4);
+            let own = thread / lanes + i * (threads / lanes);
+            let (unit, from) = ((block * each + own) as usize, ((k * lanes + thread % lanes) * 4 + e) as usize);
+            let there = own < each && unit < of.units && gate < gates && from < of.units;
+            if there { of.recurrent[(gate as usize * of.units + unit) * of.units + from] } else { 0.0 }
+        };
+        let mut all = Vec::new();
+        for block in 0..self.blocks {
+            for n in 0..4 * state4 * per_group {
+                all.extend((0..threads * 4).map(|place| weight(block, place / 4, n, place % 4)));
+            }
+        }
+        self.constant(all)
+    }
+
+    /// By block: fours of inputs, and of each the block's rows, four a unit.
+    fn row_weights(&mut self, of: &Recurrent, each: u32) -> u32 {
+        let gates = of.cell.gates();
+        let weight = |block: u32, k: usize, row: u32, e: usize| {
+            let (unit, gate, input) = ((block * each + row / 4) as usize, row as usize % 4, 4 * k + e);
+            let there = unit < of.units && gate < gates && input < of.inputs;
+            if there { of.weights[(gate * of.units + unit) * of.inputs + input] } else { 0.0 }
+        };
+        let mut all = Vec::new();
+        for block in 0..self.blocks {
+            for k in 0..of.inputs.div_ceil(4) {
+                all.extend((0..16 * each).map(|place| weight(block, k, place / 4, place as usize % 4)));
+            }
+        }
+        self.constant(all)
+    }
+
+    pub(super) fn recurrent_step(&mut self, of: &RecurrentStep, reads: &[ValueId], into: ValueId) -> Result<()> {
+        let gru = is_gru(of.cell)?;
+        let each = self.place(into).each;
+        let (units, gates) = (of.units as u32, of.cell.gates() as u32);
+        // Row by row: the unit of the network and its gate, where they are.
+        let place = |row: u32| {
+            let (unit, gate) = (row / 4, row % 4);
+            (unit < units && gate < gates).then_some((gate * units + unit) as usize)
+        };
+        let rows = units.div_ceil(each) * each * 4;
+        let bias = (0..rows).map(|row| place(row).map_or(0.0, |place| of.bias[place])).collect();
+        let matrix = Matrix { inputs: of.inputs as u32, rows, each_out: 4 * each, wide: false, bias };
+        let weight = |row: u32, input: usize| place(row).map_or(0.0, |place| of.weights[place * of.inputs + input]);
+        let (numbers, how) = self.product(&matrix, reads[0], &weight)?;
+        let (product, state) = (self.whole(reads[1], into)?, self.whole(reads[2], into)?);
+        let out = self.share(into);
+        let numbers = numbers
+            .int("units", units)
+            .truth("gru", gru)
+            .truth("sums_only", true)
+            .function(None)
+            .int("product", product.offset)
+            .int("product_bytes", product.copy_bytes)
+            .int("state", state.offset)
+            .int("state_bytes", state.copy_bytes)
+            .int("out", out);
+        let name = if gru { "GRU" } else { "LSTM" };
+        let note = format!("newest step of {} of {name} of {units} units, {how}", of.inputs);
+        self.step("RecurrentStep", numbers, self.blocks > 1, false, note);
+        Ok(())
+    }
+}
+
+const GLOBAL: &str = "  static constexpr Weights where = Weights::Global;\n  static constexpr u32 kept = 0;\n";
+
+fn is_gru(cell: Cell) -> Result<bool> {
+    match cell {
+        Cell::Lstm => Ok(false),
+        Cell::Gru { linear_before_reset: true } => Ok(true),
+        Cell::Gru { linear_before_reset: false } => {
+            Err(unsupported("a GRU with its reset gate before the matrix".into())
+                .advice("export it as PyTorch does (linear_before_reset = 1)"))
+        }
+    }
+}
+
+/// Of the four rows of a unit. A GRU's fourth is what the candidate has of the state.
+fn biases(of: &Recurrent, gru: bool, unit: usize) -> [f32; 4] {
+    let row = |gate: usize| of.bias[gate * of.units + unit];
+    let state = |gate: usize| of.recurrent_bias[gate * of.units + unit];
+    if gru {
+        [row(0) + state(0), row(1) + state(1), row(2), state(2)]
+    } else {
+        [0, 1, 2, 3].map(|gate| row(gate) + state(gate))
+    }
+}
