@@ -58,11 +58,14 @@ pub struct ResidentConfig {
     /// Whether it may start on a GPU on which other processes compute. Then the GPU is given to each for a while, and calls
     /// wait for that.
     pub share_gpu: bool,
+    /// For tests: how many calls the numbers of the first ones are ahead.
+    #[doc(hidden)]
+    pub calls_before: u64,
 }
 
 impl Default for ResidentConfig {
     fn default() -> Self {
-        Self { turn: Duration::from_millis(50), share_gpu: false }
+        Self { turn: Duration::from_millis(50), share_gpu: false, calls_before: 0 }
     }
 }
 

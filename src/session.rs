@@ -207,6 +207,7 @@ impl Session {
             return Some(ahead.slot);
         }
         if self.backend.takes_calls_in_order() {
+            // Call n lies in slot (n - 1) % depth.
             let index = (self.sequence % self.depth as u64) as usize;
             return self.is_free(index).then_some(index);
         }

@@ -248,6 +248,12 @@ pub unsafe trait Backend: Send {
         false
     }
 
+    /// How many calls the device takes for made: the first one's number is one more.
+    #[doc(hidden)]
+    fn calls_before(&self) -> u64 {
+        0
+    }
+
     /// Whether the device says [`Status::NON_FINITE_INPUT`](crate::Status::NON_FINITE_INPUT) where the normalisation refuses
     /// NaN; else the session looks at the input itself.
     fn refuses_non_finite(&self) -> bool {

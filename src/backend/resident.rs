@@ -30,12 +30,11 @@ pub(crate) struct Resident {
     device_side: Quarantine<DeviceSide>,
     signature: Signature,
     slots: Vec<SlotMemory>,
-    /// The number of the call that was launched last.
-    last: u64,
     /// The call in whose place the sign to end lies.
     marked: Option<u64>,
     resting: bool,
     keeps_window: bool,
+    calls_before: u64,
     description: String,
     engine_id: [u8; 32],
 }
@@ -78,7 +77,7 @@ impl Resident {
         let kernel = module.function(&entry)?;
         let room = Room::take(&device, cluster, kernel.prepare_clusters(&device, cluster)?)?;
         let layout = SlotLayout::all_in_band(&signature, newest_row(facts)?);
-        let memory = Memory::new(&device, artefact, layout.bytes * config.depth)?;
+        let memory = Memory::new(&device, artefact, layout.bytes * config.depth, config.resident.calls_before + 1)?;
         let slots = layout.slots(&memory.slots, config.depth);
         let turn = memory.turn(&layout, config);
         let stream = Stream::new(&device, config.stream_priority)?;
@@ -96,9 +95,9 @@ impl Resident {
             device_side: Quarantine::new(DeviceSide { turns, _memory: memory, _room: room, device_memory }),
             signature,
             slots,
-            last: 0,
             marked: None,
             resting: false,
+            calls_before: config.resident.calls_before,
             keeps_window: facts.semantics == Semantics::Window,
             description: format!(
                 "a resident kernel of {} on {}",
@@ -152,15 +151,13 @@ unsafe impl Backend for Resident {
 
     /// The session has written the input's units: the kernel has seen them, or will.
     #[inline]
-    fn launch(&mut self, slot: usize, _shape: usize) -> Result<()> {
+    fn launch(&mut self, _slot: usize, _shape: usize) -> Result<()> {
         if self.device_side.is_closed() {
             return Err(ErrorKind::Unavailable.into());
         }
         if let Some(error) = self.device_side.turns.failed() {
             return Err(error);
         }
-        // SAFETY: the slot's memory lives as long as `self`, and the session alone writes its header.
-        self.last = unsafe { self.slots[slot].header.as_ref() }.awaited;
         if self.resting {
             // The call lies where the sign lay.
             (self.resting, self.marked) = (false, None);
@@ -171,6 +168,10 @@ unsafe impl Backend for Resident {
 
     fn takes_calls_in_order(&self) -> bool {
         true
+    }
+
+    fn calls_before(&self) -> u64 {
+        self.calls_before
     }
 
     fn refuses_non_finite(&self) -> bool {
@@ -230,7 +231,7 @@ impl Settle for DeviceSide {
 }
 
 impl Memory {
-    fn new(device: &Arc<Device>, artefact: &Artefact, slot_bytes: usize) -> Result<Self> {
+    fn new(device: &Arc<Device>, artefact: &Artefact, slot_bytes: usize, first: u64) -> Result<Self> {
         let (constants, lower) = (artefact.constants(), "the number of resident engines");
         Ok(Self {
             slots: MappedBuffer::new(device, slot_bytes)?,
@@ -242,7 +243,7 @@ impl Memory {
                 "a resident engine's state",
                 lower,
             )?,
-            progress: DeviceBuffer::from_slice(device, &[1_u64], "a resident engine's progress")?,
+            progress: DeviceBuffer::from_slice(device, &[first], "a resident engine's progress")?,
         })
     }
 

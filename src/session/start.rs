@@ -78,7 +78,7 @@ impl Session {
             words: signature.shapes.iter().map(CallShape::words).collect(),
             written: vec![0; backend.slots().len() * signature.inputs.len()].into(),
             next: 0,
-            sequence: 0,
+            sequence: backend.calls_before(),
             id,
             ahead: None,
             launches_ahead: false,
@@ -111,7 +111,10 @@ impl Session {
         let shapes = self.backend.signature().shapes.len();
         let calls = if calls == 0 { 0 } else { calls.max(shapes * self.slots.len()) };
         for call in 0..calls {
-            self.try_slot(call % self.slots.len(), call / self.slots.len() % shapes, FIRST_CALL)?;
+            // A device that takes calls in order has one shape, and the slot of the next number.
+            let in_order = self.backend.takes_calls_in_order();
+            let slot = if in_order { self.sequence as usize } else { call } % self.slots.len();
+            self.try_slot(slot, call / self.slots.len() % shapes, FIRST_CALL)?;
         }
         Ok(())
     }
