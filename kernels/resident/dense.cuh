@@ -34,22 +34,23 @@ class ThreadWeights {
   u32 kept_;
 };
 
-// S: threads, blocks; inputs, each_in, in; rows, each_out, out; senders (blocks that have a share of the inputs); parts (of a
-// block's inputs, a thread each), k (inputs of a part), rows_each (of a thread); wide (few rows: a warp has one, its lanes the
+// S: threads, blocks; inputs, each_in, in; rows, each_out, out; senders (blocks that have a share of the inputs); parts (lanes
+// that share a row: each has every parts-th four of the block's inputs), k (inputs of a lane), rows_each (of a thread),
+// together (rows beside each other that a thread sends at once); wide (few rows: a warp has one, its lanes the
 // inputs); weights, weights_each (offset in the constants, and by how much that of the next block is further), where, kept;
 // bias (offset in the constants); received (where parts arrive), received_bytes (of one copy), barriers; function, alpha;
 // sums_only (somebody else adds the parts up: RecurrentStep).
 template <class S>
 struct Dense {
-  static constexpr u32 kColumns = S::threads / S::parts;              // threads of a part
-  static constexpr u32 kParts = S::wide ? S::senders : S::senders * S::parts;  // of one sum
+  static constexpr u32 kColumns = S::threads / S::parts;  // rows at a time
+  static constexpr u32 kParts = S::senders;               // of one sum
   static constexpr u32 kBytes = kParts * S::each_out * 4;
   static constexpr u32 kLanes = S::wide ? (S::each_in + 31) / 32 : 0;  // inputs of a lane
   // Lanes that add up one row, where that lets one warp do all of it.
   static constexpr u32 kAdders = (S::each_out == 8 || S::each_out == 16 || S::each_out == 4) ? 32 / S::each_out : 1;
 
   // One block that needs no parts: whoever has the sum writes the result.
-  static constexpr bool kDirect = !S::sums_only && S::blocks == 1 && (S::wide || S::parts == 1);
+  static constexpr bool kDirect = !S::sums_only && S::blocks == 1;
   // Rows that a thread finishes.
   static constexpr u32 kOwn = S::wide && kDirect ? S::warps_rows : kDirect ? S::rows_each : (S::each_out + S::threads - 1) / S::threads;
 
@@ -64,10 +65,13 @@ struct Dense {
       bias[i] = row < S::rows ? constant(turn.constants + S::bias + 4ull * row) : 0.f;
     }
   }
+  __device__ static u32 row_of(u32 column, u32 i) {
+    return i / S::together * (kColumns * S::together) + column * S::together + i % S::together;
+  }
   // The row of this block's share that the thread finishes as its number i.
   __device__ static u32 own_row(const Block& b, u32 i) {
     if (kDirect && S::wide) return b.warp + i * (S::threads / 32);
-    if (kDirect) return b.thread + i * S::threads;
+    if (kDirect) return row_of(b.thread / S::parts, i);
     return kAdders > 1 ? b.thread % S::each_out : b.thread + i * S::threads;
   }
   __device__ static void arm(const Block& b) {
@@ -101,12 +105,13 @@ struct Dense {
 
   __device__ void multiply(const Block& b) const {
     if (b.rank >= S::senders) return;
-    const u32 part = b.thread / kColumns, column = b.thread % kColumns;
-    const Words4* x = reinterpret_cast<const Words4*>(shared(S::in)) + part * (S::k / 4);
+    const u32 part = b.thread % S::parts, column = b.thread / S::parts;
+    // Lanes beside each other read fours beside each other: no two from one bank.
+    const Words4* x = reinterpret_cast<const Words4*>(shared(S::in)) + part;
     float a[S::rows_each] = {}, c[S::rows_each] = {};
 #pragma unroll
     for (u32 k = 0; k < S::k / 4; ++k) {
-      const Words4 v = x[k];
+      const Words4 v = x[k * S::parts];
 #pragma unroll
       for (u32 i = 0; i < S::rows_each; ++i) {
         const Words4 w = weights(i * (S::k / 4) + k, b.thread);
@@ -114,15 +119,20 @@ struct Dense {
         a[i] = fmaf(w.z, v.z, a[i]), c[i] = fmaf(w.w, v.w, c[i]);
       }
     }
-    const bool has = part < S::parts;  // threads need not divide by parts
 #pragma unroll
     for (u32 i = 0; i < S::rows_each; ++i) {
-      const u32 row = column + i * kColumns;
-      if (!has || row >= S::rows) continue;
+      a[i] += c[i];
+      for (u32 mask = 1; mask < S::parts; mask *= 2) a[i] += across_lanes(a[i], mask);
+    }
+    if (part != 0) return;
+#pragma unroll
+    for (u32 i = 0; i < S::rows_each; i += S::together) {
+      const u32 row = row_of(column, i);
+      if (row >= S::rows) continue;
       if (kDirect)
-        finish(row, a[i] + c[i], bias[i < kOwn ? i : 0]);
+        finish(row, a[i], bias[i < kOwn ? i : 0]);
       else
-        hand_over(b, row, b.rank * S::parts + part, a[i] + c[i]);
+        hand_over<S::together>(b, row, b.rank, &a[i]);
     }
   }
 
@@ -145,17 +155,24 @@ struct Dense {
       if (kDirect)
         finish(row, a, bias[i < kOwn ? i : 0]);
       else
-        hand_over(b, row, b.rank, a);
+        hand_over<1>(b, row, b.rank, &a);
     }
   }
 
-  __device__ static void hand_over(const Block& b, u32 row, u32 part, float x) {
+  // Rows that are sent together lie in one share.
+  template <u32 kRows>
+  __device__ static void hand_over(const Block& b, u32 row, u32 part, const float* x) {
     const u32 owner = row / S::each_out, place = row % S::each_out;
     const u32 at = S::received + 4 * (part * S::each_out + place);
+    const u32 there = at + b.copy() * S::received_bytes, barrier = S::barriers + 8 * b.copy();
     if (S::blocks == 1)
-      *shared(at) = x;
+      for (u32 i = 0; i < kRows; ++i) shared(at)[i] = x[i];
+    else if (kRows == 4)
+      send4(peer(owner), there, barrier, {x[0], x[kRows > 1 ? 1 : 0], x[kRows > 2 ? 2 : 0], x[kRows > 3 ? 3 : 0]});
+    else if (kRows == 2)
+      send2(peer(owner), there, barrier, x[0], x[kRows > 1 ? 1 : 0]);
     else
-      send(peer(owner), at + b.copy() * S::received_bytes, S::barriers + 8 * b.copy(), x);
+      send(peer(owner), there, barrier, x[0]);
   }
 
   __device__ static void finish(u32 row, float sum, float bias) { shared(S::out)[row] = apply<S::function>(sum + bias, S::alpha); }

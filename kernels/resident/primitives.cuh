@@ -133,6 +133,11 @@ __device__ inline void send(u32 peer, u32 offset, u32 barrier, float x) {
                "r"(peer + barrier), "f"(x)
                : "memory");
 }
+__device__ inline void send2(u32 peer, u32 offset, u32 barrier, float x, float y) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%2, %3}, [%1];" ::"r"(peer + offset),
+               "r"(peer + barrier), "f"(x), "f"(y)
+               : "memory");
+}
 __device__ inline void send4(u32 peer, u32 offset, u32 barrier, const Words4& v) {
   asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%2, %3, %4, %5}, [%1];" ::"r"(
                    peer + offset),

@@ -203,6 +203,10 @@ inline void send_words(u32 block, u32 offset, u32 barrier, const float* words, u
   machine->messages.push_back(message);
 }
 inline void send(u32 block, u32 offset, u32 barrier, float x) { send_words(block, offset, barrier, &x, 1); }
+inline void send2(u32 block, u32 offset, u32 barrier, float x, float y) {
+  const float both[2] = {x, y};
+  send_words(block, offset, barrier, both, 2);
+}
 inline void send4(u32 block, u32 offset, u32 barrier, const Words4& v) { send_words(block, offset, barrier, &v.x, 4); }
 
 inline float as_float(u32 bits) {

@@ -93,6 +93,14 @@ impl Plan<'_> {
             parts *= 2;
         }
         let (k, rows_each) = (share.div_ceil(4 * parts) * 4, rows.div_ceil(threads / parts));
+        // Rows that are sent at once are fewer messages; they must lie in one share.
+        let several = |together: u32| {
+            blocks > 1
+                && rows.is_multiple_of(together)
+                && each_out.is_multiple_of(together)
+                && rows_each.is_multiple_of(together)
+        };
+        let together = [4, 2].into_iter().find(|&together| !wide && several(together)).unwrap_or(1);
         let (warps_rows, lanes) = (rows.div_ceil(warps), share.div_ceil(32));
         let count = if wide { (warps_rows * lanes).next_multiple_of(4) } else { rows_each * k };
         // The weight number `n` of a thread of a block.
@@ -100,11 +108,12 @@ impl Plan<'_> {
             let (row, place) = if wide {
                 (thread / 32 + n / lanes * warps, n % lanes * 32 + thread % 32)
             } else {
-                let columns = threads / parts;
-                (thread % columns + n / k * columns, thread / columns * k + n % k)
+                let (columns, i, column) = (threads / parts, n / k, thread / parts);
+                let row = i / together * columns * together + column * together + i % together;
+                (row, (n % k / 4 * parts + thread % parts) * 4 + n % 4)
             };
             let input = block * share + place;
-            let there = row < rows && place < share && input < inputs && (wide || thread / (threads / parts) < parts);
+            let there = row < rows && place < share && input < inputs;
             let there = there && (!wide || n / lanes < warps_rows);
             if there { weight(row, self.element(from, input)) } else { 0.0 }
         };
@@ -118,8 +127,7 @@ impl Plan<'_> {
         all.resize(all.len() + ((blocks - senders) * count * threads) as usize, 0.0);
         let weights = self.constant(all);
         let bias = self.constant(matrix.bias.iter().copied());
-        let sums = if wide { senders } else { senders * parts };
-        let (received, received_bytes) = self.received(sums * each_out * 4);
+        let (received, received_bytes) = self.received(senders * each_out * 4);
         let barriers = if blocks > 1 { self.barriers()? } else { 0 };
         let kept = self.weights_of_threads(count);
         let numbers = Numbers::default()
@@ -134,6 +142,7 @@ impl Plan<'_> {
             .int("parts", parts)
             .int("k", k)
             .int("rows_each", rows_each)
+            .int("together", together)
             .int("warps_rows", warps_rows)
             .truth("wide", wide)
             .int("weights", weights)
