@@ -11,9 +11,11 @@ use crate::resident::network::{Activation, Network, Operation, Stage, ValueId};
 use crate::resident::semantics::Semantics;
 use crate::tensor::DataType;
 
-/// What comes before values in shared memory: the word that ends a turn, and pairs of barriers.
+/// What comes before values in shared memory: the words that end a turn, tell how many rows have come, and
+/// that a call has come; then pairs of barriers.
 const STOP_WORD: u32 = 0;
 const ROWS_WORD: u32 = 4;
+const COME_WORD: u32 = 8;
 const FIRST_BARRIER: u32 = 16;
 const BARRIERS: u32 = 64;
 /// Weights of one thread that stay in registers: what has been seen to compile without spills, of 128 registers.
@@ -429,7 +431,7 @@ impl<'network> Plan<'network> {
         };
         let [lowest, highest] = input.clamp;
         let numbers = self.common(id).int("units", units).int("units_each", units_each);
-        let numbers = numbers.int("lead", self.lead()).int("rows_word", ROWS_WORD);
+        let numbers = numbers.int("lead", self.lead()).int("rows_word", ROWS_WORD).int("come_word", COME_WORD);
         let numbers = numbers.text(&format!("  static constexpr InputType type = InputType::{kind};\n"));
         let numbers =
             numbers.truth("scaled", !table.is_empty()).int("table", at).truth("whole", whole || self.blocks == 1);
