@@ -1,5 +1,6 @@
 // The beginning of a call: each block asks the host's memory for its share of the units, one load on its way a thread, and
-// normalises what came.
+// normalises what came. A block without a share asks nobody: loads of one line are served one after the other, a microsecond
+// each (benches/probes/resident.md). Block 0 tells it that the call has come.
 
 namespace tickrt {
 namespace resident {
@@ -16,15 +17,16 @@ __device__ inline float element(InputType type, u32 word, u32 k) {
 }
 
 // S: threads, blocks; lead (units before those of the input: none, or the number of rows that a call brings and one that
-// means nothing; block 0 takes them), rows_word (where that number goes); units (of all the others, even), units_each (of a
-// block, even); type, count (elements); scaled (whether there is a
-// table of mean, std and place an element), table (its offset in the constants); replaces, replacement (of what is not
-// finite); bounded, lowest, highest; to (where the elements go), whole (to every block, or to the one that asks, as its share
-// of `each`), to_bytes (of one copy), barriers.
+// means nothing; block 0 takes them), rows_word (where that number goes), come_word (where block 0 tells of a call); units (of
+// all the others, even), units_each (of a block, even); type, count (elements); scaled (whether there is a table of mean, std
+// and place an element), table (its offset in the constants); replaces, replacement (of what is not finite); bounded, lowest,
+// highest; to (where the elements go), whole (to every block, or to the one that asks, as its share of `each`), to_bytes (of
+// one copy), barriers.
 template <class S>
 struct Input {
   static constexpr u32 kElements = elements_of_word(S::type);
-  static constexpr u32 kPairs = S::units_each / 2;
+  // Blocks that have a share.
+  static constexpr u32 kAsking = S::units <= S::units_each ? 1 : (S::units + S::units_each - 1) / S::units_each;
   static constexpr bool kSends = S::whole && S::blocks > 1;
 
   __device__ Input(const Block&, const Turn&) {}
@@ -34,36 +36,7 @@ struct Input {
 
   // Whether the call has come; false: the turn is over.
   __device__ bool take(Block& b, const Turn& turn) const {
-    const u32 before = b.rank * S::units_each;
-    const u32 lead = b.rank == 0 ? S::lead / 2 : 0;
-    const u32 own =
-        lead + (before >= S::units ? 0 : (S::units - before < S::units_each ? S::units - before : S::units_each) / 2);
-    // A block without a share goes by the first pair, and leaves it alone.
-    const u64 units = turn.input + u64(b.slot) * turn.input_stride + (own && b.rank ? 8ull * (S::lead + before) : 0);
-    const u32 asked = own ? own : 1;
-    bool over = false;
-    for (u32 base = b.warp * 32; base < asked && !over; base += S::threads) {
-      const u32 pair = base + b.lane;
-      const bool mine = pair < asked;
-      Units v{0, 0};
-      for (u32 looks = 0;; ++looks) {
-        if (mine) v = load_units(units + 16ull * pair);
-        const bool there = !mine || (u32(v.first >> 32) == u32(b.call) && u32(v.second >> 32) == u32(b.call));
-        if (all_of_warp(there)) {
-          if (b.call == b.first && looks == 0 && pair == 0) b.met = true;
-          break;
-        }
-        if (any_of_warp(ends(b, pair, looks, v))) {
-          over = true;
-          break;
-        }
-      }
-      if (!over && pair < lead) *shared(S::rows_word) = as_float(u32(v.first));
-      if (!over && pair >= lead && pair < own) {
-        put_word(b, turn, before + (pair - lead) * 2, u32(v.first));
-        put_word(b, turn, before + (pair - lead) * 2 + 1, u32(v.second));
-      }
-    }
+    bool over = b.rank < kAsking ? !ask(b, turn) : b.warp == 0 && !is_told(b);
     if (over && b.is_first_thread()) end_for_all<S::blocks>(b);
     if (kSends && !over) over = !wait(b, S::barriers, S::count * 4);
     return !sync_block_or(over);
@@ -75,6 +48,42 @@ struct Input {
   }
 
  private:
+  __device__ static bool ask(Block& b, const Turn& turn) {
+    const u32 before = b.rank * S::units_each, lead = b.rank == 0 ? S::lead / 2 : 0;
+    const u32 own = lead + (S::units - before < S::units_each ? S::units - before : S::units_each) / 2;
+    const u64 units = turn.input + u64(b.slot) * turn.input_stride + (b.rank ? 8ull * (S::lead + before) : 0);
+    for (u32 base = b.warp * 32; base < own; base += S::threads) {
+      const u32 pair = base + b.lane;
+      const bool mine = pair < own;
+      Units v{0, 0};
+      for (u32 looks = 0;; ++looks) {
+        if (mine) v = load_units(units + 16ull * pair);
+        const bool there = !mine || (u32(v.first >> 32) == u32(b.call) && u32(v.second >> 32) == u32(b.call));
+        if (all_of_warp(there)) {
+          if (b.call == b.first && looks == 0 && pair == 0) b.met = true;
+          break;
+        }
+        if (any_of_warp(ends(b, pair, looks, v))) return false;
+      }
+      if (pair < lead) *shared(S::rows_word) = as_float(u32(v.first));
+      if (pair >= lead && mine) {
+        put_word(b, turn, before + (pair - lead) * 2, u32(v.first));
+        put_word(b, turn, before + (pair - lead) * 2 + 1, u32(v.second));
+      }
+      if (b.rank == 0 && base == 0 && kAsking + b.lane < S::blocks) tell(peer(kAsking + b.lane), S::come_word, u32(b.call) << 1 | 1);
+    }
+    return true;
+  }
+
+  __device__ static bool is_told(const Block& b) {
+    for (u32 looks = 0;; ++looks) {
+      const u32 word = told(S::come_word);
+      if (word && int((word & ~1u) - (u32(b.call) << 1)) >= 0) return true;
+      if ((looks & 15) == 15 && is_over(b, looks)) return false;
+      rest(20);
+    }
+  }
+
   __device__ static bool ends(Block& b, u32 pair, u32 looks, const Units& v) {
     if (b.rank == 0 && pair < 32) {
       if (pair != 0) return false;

@@ -11,9 +11,11 @@ use crate::resident::network::{Activation, Network, Operation, Stage, ValueId};
 use crate::resident::semantics::Semantics;
 use crate::tensor::DataType;
 
-/// What comes before values in shared memory: the word that ends a turn, and pairs of barriers.
+/// What comes before values in shared memory: the words that end a turn, tell how many rows have come, and
+/// that a call has come; then pairs of barriers.
 const STOP_WORD: u32 = 0;
 const ROWS_WORD: u32 = 4;
+const COME_WORD: u32 = 8;
 const FIRST_BARRIER: u32 = 16;
 const BARRIERS: u32 = 64;
 /// Weights of one thread that stay in registers: what has been seen to compile without spills, of 128 registers.
@@ -319,12 +321,17 @@ impl<'network> Plan<'network> {
 
     /// `count` weights a thread: in registers while there are some, else wherever the text says in the end.
     pub(super) fn weights_of_threads(&mut self, count: u32) -> String {
+        self.weights_of(count, self.threads)
+    }
+
+    /// The same where several threads have the weights of one of `threads`.
+    pub(super) fn weights_of(&mut self, count: u32, threads: u32) -> String {
         if !self.is_ahead && self.registers + count <= REGISTERS {
             self.registers += count;
             return "  static constexpr Weights where = Weights::Registers;\n  static constexpr u32 kept = 0;\n".into();
         }
         let number = self.wanted.len();
-        self.wanted.push((count * self.threads * 4, !self.is_ahead));
+        self.wanted.push((count * threads * 4, !self.is_ahead));
         format!("  static constexpr Weights where = @where{number}@;\n  static constexpr u32 kept = @kept{number}@;\n")
     }
 
@@ -422,7 +429,7 @@ impl<'network> Plan<'network> {
         };
         let [lowest, highest] = input.clamp;
         let numbers = self.common(id).int("units", units).int("units_each", units_each);
-        let numbers = numbers.int("lead", self.lead()).int("rows_word", ROWS_WORD);
+        let numbers = numbers.int("lead", self.lead()).int("rows_word", ROWS_WORD).int("come_word", COME_WORD);
         let numbers = numbers.text(&format!("  static constexpr InputType type = InputType::{kind};\n"));
         let numbers =
             numbers.truth("scaled", !table.is_empty()).int("table", at).truth("whole", whole || self.blocks == 1);
@@ -642,8 +649,12 @@ pub(super) fn predicted_cycles(job: &Job, blocks: u32) -> u64 {
                 products / (b * 22) + 100 + if several { 450 + written / 4 } else { 0 }
             }
             Operation::RecurrentStep(of) => of.weights.len() as u64 / (b * 64) + if several { 500 } else { 250 },
-            Operation::Recurrent(of) if several => 1_000 * of.steps as u64,
-            Operation::Recurrent(of) => 400 * of.steps as u64,
+            Operation::Recurrent(of) => {
+                let (state, row) = (of.recurrent.len() as u64 / b, of.weights.len() as u64 / b);
+                // What does not fit registers is read in each step.
+                let read = if state > 32_768 { state / 16 } else { 0 };
+                of.steps as u64 * (row / 60 + read + if several { 1_000 } else { 500 })
+            }
             _ => written / (b * 32) + 60 + if several && written > 32 { 450 } else { 0 },
         }
     };

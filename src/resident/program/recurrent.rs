@@ -31,7 +31,7 @@ impl Plan<'_> {
         let loads_late = self.is_ahead && count <= LATE_WEIGHTS;
         let kept = if loads_late { GLOBAL.to_owned() } else { self.weights_of_threads(count) };
         let row_kept =
-            if self.is_ahead || rows > threads { GLOBAL.to_owned() } else { self.weights_of_threads(4 * input4) };
+            if self.is_ahead || rows > threads { GLOBAL.to_owned() } else { self.weights_of(4 * input4, rows) };
         let row_kept = row_kept.replace(" where", " row_where").replace(" kept", " row_kept");
 
         let padded_bytes = of.steps as u32 * input4 * 16;
