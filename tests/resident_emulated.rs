@@ -631,7 +631,10 @@ fn dump_for_the_probe() {
         if model(&file).exists() { model(&file) } else { others.join(file) }
     };
     for name in ["identity", "mlp_384", "mlp", "toy_cnn", "cnn_small", "lstm_a", "lstm_b", "lstm_s", "deeplob"] {
-        dump.whole(name, &path(name), None);
+        dump.whole(name, &path(name), None, None);
+    }
+    for (name, threads) in [("mlp_384", 256), ("mlp", 256), ("mlp", 384), ("toy_cnn", 256)] {
+        dump.whole(&format!("{name}_of_{threads}"), &path(name), None, Some(threads));
     }
     for (name, sizes) in [("lstm_a", &[4, 8, 16][..]), ("lstm_b", &[8, 16]), ("lstm_s", &[1, 4, 8]), ("deeplob", &[16])]
     {

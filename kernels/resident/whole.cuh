@@ -191,8 +191,8 @@ __device__ inline float softmax(const float* row, u32 columns, u32 i) {
   float greatest = row[0];
   for (u32 k = 1; k < columns; ++k) greatest = row[k] > greatest || row[k] != row[k] ? row[k] : greatest;
   float all = 0;
-  for (u32 k = 0; k < columns; ++k) all += expf(row[k] - greatest);
-  return expf(row[i] - greatest) / all;
+  for (u32 k = 0; k < columns; ++k) all += exponential(row[k] - greatest);
+  return exponential(row[i] - greatest) * reciprocal(all);
 }
 
 // (x[i] - mean) / sqrt(variance + epsilon).

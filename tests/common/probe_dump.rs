@@ -40,11 +40,11 @@ impl Dump {
     }
 
     /// The model answering whole inputs, under the name `name`; a line about it if no program can be written.
-    pub fn whole(&mut self, name: &str, model: &Path, blocks: Option<u32>) {
+    pub fn whole(&mut self, name: &str, model: &Path, blocks: Option<u32>, threads: Option<u32>) {
         let Ok(model) = Model::read(model) else { return println!("{name}: no {}", model.display()) };
         let network = lower(&model, &Shapes::new()).unwrap();
         let normalizer = untouched(&network, &model);
-        let options = Options { blocks, stamps: true, ..Options::default() };
+        let options = Options { blocks, threads, stamps: true, ..Options::default() };
         let Some(program) = written(name, program_with(&network, &normalizer, Hardware::H100, options)) else { return };
         let inputs = network.value(network.inputs[0]).count();
         let mut random = Random(17);

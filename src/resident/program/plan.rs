@@ -18,8 +18,11 @@ const ROWS_WORD: u32 = 4;
 const COME_WORD: u32 = 8;
 const FIRST_BARRIER: u32 = 16;
 const BARRIERS: u32 = 64;
-/// Weights of one thread that stay in registers: what has been seen to compile without spills, of 128 registers.
-const REGISTERS: u32 = 64;
+/// Registers of a multiprocessor, and the most that one thread can have.
+const REGISTERS: u32 = 64 * 1024;
+const REGISTERS_OF_THREAD: u32 = 255;
+/// Registers of a thread that are for other things than weights: what has been seen to compile without spills.
+const OTHER_REGISTERS: u32 = 64;
 /// Bytes up to which each block keeps a value of its own in shared memory.
 const OWN_WHOLE: u32 = 8192;
 /// Stamps that a report has room for.
@@ -326,7 +329,7 @@ impl<'network> Plan<'network> {
 
     /// The same where several threads have the weights of one of `threads`.
     pub(super) fn weights_of(&mut self, count: u32, threads: u32) -> String {
-        if !self.is_ahead && self.registers + count <= REGISTERS {
+        if !self.is_ahead && self.registers + count <= weight_registers(self.threads) {
             self.registers += count;
             return "  static constexpr Weights where = Weights::Registers;\n  static constexpr u32 kept = 0;\n".into();
         }
@@ -628,6 +631,11 @@ extern \"C\" __global__ void {cluster}__launch_bounds__({threads}, 1) tickrt_res
             && sliding.channels == conv_of.outputs
             && sliding.size == conv_of.sliding.output()
     }
+}
+
+/// Weights of one of so many threads that stay in registers.
+fn weight_registers(threads: u32) -> u32 {
+    (REGISTERS / threads).min(REGISTERS_OF_THREAD) / 8 * 8 - OTHER_REGISTERS
 }
 
 /// A guess, to choose the number of blocks by; benches/probes/resident.md has what it was made from.
