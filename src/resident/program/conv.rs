@@ -165,8 +165,8 @@ impl Plan<'_> {
         };
         let is_padded = padded.is_some();
         let pairs = is_padded && (shape.step[1].is_multiple_of(2) || shape.pooled_columns == 1);
-        let tiles = is_tiled
-            .then(|| shape.tiles(Input { layout, is_padded, pairs }, &|count| self.has_registers(count)));
+        let tiles =
+            is_tiled.then(|| shape.tiles(Input { layout, is_padded, pairs }, &|count| self.has_registers(count)));
         let numbers = self.conv_numbers(conv, pool, whole, &shape, into, tiles);
         let pooled = pool.map_or(String::new(), |pool| {
             let [rows, columns] = pool.sliding.kernel;

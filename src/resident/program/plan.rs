@@ -701,7 +701,9 @@ pub(super) fn predicted_cycles(job: &Job, blocks: u32) -> u64 {
             Operation::Dense(dense) => dense.rows as u64 * dense.weights.len() as u64 / (b * 20),
             Operation::Conv(conv) => {
                 let products = written / conv.outputs as u64 * conv.weights.len() as u64;
-                products / (b * 22) + 100 + if several { 450 + written / 4 } else { 0 }
+                // One block has no zeros around its planes, and its lanes meet in the same banks.
+                let per_cycle = if several { 64 } else { 22 };
+                products / (b * per_cycle) + 100 + if several { 450 + written / 4 } else { 0 }
             }
             Operation::RecurrentStep(of) => of.weights.len() as u64 / (b * 64) + if several { 500 } else { 250 },
             Operation::Recurrent(of) if several => 1_000 * of.steps as u64,
