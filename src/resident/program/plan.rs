@@ -326,7 +326,7 @@ impl<'network> Plan<'network> {
         let zero_columns = zero_columns.next_multiple_of(4);
         let row_pitch = columns + zero_columns;
         // Threads side by side read planes side by side: an odd number of messages spreads those over the banks.
-        let plane_pitch = (rows + zero_rows) * row_pitch / 4 | 1;
+        let plane_pitch = ((rows + zero_rows) * row_pitch / 4) | 1;
         let layout = Layout { row: columns, row_pitch, plane: rows * columns, plane_pitch: plane_pitch * 4 };
         let before = zero_rows * row_pitch + zero_columns;
         let floats = before + of.channels as u32 * layout.plane_pitch + before + 4;
