@@ -376,6 +376,62 @@ fn random_networks_answer_as_the_plain_executor_does() {
     assert!(refused <= 12, "{refused} of 48 were refused");
 }
 
+/// One or two convolutions and perhaps a pool, of many channels or few, in rows that are whole messages or not.
+fn convolutions(seed: u64) -> (Network, Normalizer) {
+    let mut random = Random(seed);
+    let shapes: [&[usize]; 6] =
+        [&[1, 8, 32], &[1, 16, 6, 8], &[1, 4, 9, 12], &[1, 32, 16], &[1, 6, 5, 7], &[1, 1, 16, 16]];
+    let mut growing = Growing::new(seed, shapes[seed as usize % shapes.len()]);
+    for _ in 0..random.of(1, 2) {
+        let channels = growing.shape[1];
+        let groups = if channels.is_multiple_of(2) { random.pick(&[1, 1, 2, channels]) } else { 1 };
+        let outputs = groups * if groups == channels { 1 } else { random.pick(&[1, 3, 4, 8, 16]) };
+        growing.conv_of(groups, outputs);
+        if random.chance() {
+            growing.pool();
+        }
+    }
+    let model = Model::from_bytes(growing.model()).unwrap();
+    let network = lower(&model, &Shapes::new()).unwrap();
+    let normalizer = untouched(&network, &model);
+    (network, normalizer)
+}
+
+#[test]
+fn convolutions_answer_as_the_plain_executor_does_however_they_are_shared_out() {
+    let mut notes = Vec::new();
+    for seed in 0..36_u64 {
+        let (network, normalizer) = convolutions(seed);
+        let (blocks, threads) = ([1, 2, 4, 8][seed as usize / 2 % 4], [64, 160][seed as usize % 2]);
+        let options = Options { blocks: Some(blocks), threads: Some(threads), ..Options::default() };
+        agrees(&format!("convolutions {seed}"), &network, &normalizer, options);
+        notes.extend(program_with(&network, &normalizer, Hardware::H100, options).unwrap().notes);
+    }
+    for way in ["4 channels a thread", "8 threads a sum, weights in registers", "1 threads a sum"] {
+        assert!(notes.iter().any(|note| note.contains(way)), "no convolution with {way}: {notes:#?}");
+    }
+}
+
+/// NaN and infinity reach what their windows reach, and nothing else.
+#[test]
+fn convolutions_hand_on_what_is_not_finite() {
+    for seed in 0..6_u64 {
+        let (network, normalizer) = convolutions(seed);
+        let options = Options { blocks: Some(4), threads: Some(64), ..Options::default() };
+        let program = program_with(&network, &normalizer, Hardware::H100, options).unwrap();
+        let answers = network.outputs.iter().map(|&id| network.value(id).count()).sum();
+        let mut kernel = Emulated::start(&program, normalizer.count(), answers, Duration::from_secs(20));
+        for odd in [f32::NAN, f32::INFINITY] {
+            let mut input = Random(seed).floats(normalizer.count(), 1.0);
+            let middle = input.len() / 2;
+            input[middle] = odd;
+            let (got, expected) = (kernel.infer(bytemuck::cast_slice(&input)), plain(&network, &input));
+            let is_same = |(a, b): (&f32, &f32)| a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() < 1e-4;
+            assert!(got.iter().zip(&expected).all(is_same), "{seed}: {got:?}\n{expected:?}\n{:#?}", program.notes);
+        }
+    }
+}
+
 /// Turns of a few milliseconds, calls at any time: each is answered once, whichever turn it meets.
 #[test]
 fn calls_across_turns_are_each_answered_once() {

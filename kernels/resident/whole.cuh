@@ -16,7 +16,8 @@ __device__ const float* whole(const Block& b) {
 }
 
 // Each block's share, sent to all. S: threads, blocks; count, each (a multiple of 4, or all of it in block 0), from, to,
-// to_bytes (of one copy), barriers.
+// to_bytes (of one copy), barriers; row, row_pitch, plane, plane_pitch (floats; where they differ rows lie apart, with zeros
+// between them).
 template <class S>
 struct Gather {
   static constexpr u32 kBytes = (S::count + 3) / 4 * 16;
@@ -33,9 +34,15 @@ struct Gather {
       // Not all blocks begin with the same receiver.
       const u32 block = (i + b.rank) % S::blocks;
       const Words4 v = reinterpret_cast<const Words4*>(shared(S::from))[chunk];
-      send4(peer(block), S::to + b.copy() * S::to_bytes + 4 * before + 16 * chunk, S::barriers + 8 * b.copy(), v);
+      send4(peer(block), S::to + b.copy() * S::to_bytes + 4 * place(before + 4 * chunk), S::barriers + 8 * b.copy(), v);
     }
     return !sync_block_or(!wait(b, S::barriers, kBytes));
+  }
+
+ private:
+  __device__ static u32 place(u32 i) {
+    if (S::plane_pitch == S::plane) return i;
+    return i / S::plane * S::plane_pitch + i % S::plane / S::row * S::row_pitch + i % S::row;
   }
 };
 
@@ -119,6 +126,166 @@ struct Conv {
       }
     }
     return a[0] + a[1];
+  }
+};
+
+struct alignas(8) Pair {
+  float x, y;
+};
+
+// The same, tile by tile: a thread has some channels at one place of the result, all positions under its pool's window, and
+// keeps what it needs of the input's plane in registers. Threads side by side have the planes of a group between them, and
+// add their sums up by shuffles.
+//
+// S: as Conv; channels (of a tile, one group's), sets (of so many channels in a block's share; 1 where shares are not whole
+// channels), places (of a channel in the share), splits (threads of a tile); row_pitch, plane_pitch (of the input), padded
+// (zeros lie around its planes, `in` is behind the first of them), pairs (every tile begins at an even place, or each at an
+// odd one), in_registers (a thread's weights are).
+template <class S>
+struct TiledConv {
+  static constexpr u32 kTaps = S::kernel_rows * S::kernel_columns;
+  static constexpr u32 kOutputs = S::count / S::pooled;
+  static constexpr u32 kPlanes = S::group_channels / S::splits;  // of a thread
+  static constexpr u32 kPositions = S::pool_rows * S::pool_columns;
+  static constexpr u32 kTiles = S::places * S::sets;
+  // A thread's tiles are of the same channels.
+  static constexpr u32 kAtOnce = S::threads / S::splits / S::sets * S::sets;
+  static constexpr u32 kBusy = (kTiles < kAtOnce ? kTiles : kAtOnce) * S::splits;  // threads
+  // Channels that a lane has in the end: lanes halve them while there are several.
+  static constexpr u32 kHalvings = S::channels < S::splits ? S::channels : S::splits;
+  static constexpr u32 kOwn = S::channels / kHalvings;
+  // What a tile needs of a plane. Pairs begin at an even place.
+  static constexpr u32 kSkew = S::pairs ? S::before_columns % 2 : 0;
+  static constexpr u32 kHigh = (S::pool_rows - 1) * S::stride_rows + (S::kernel_rows - 1) * S::dilation_rows + 1;
+  static constexpr u32 kWide = (S::pool_columns - 1) * S::stride_columns + (S::kernel_columns - 1) * S::dilation_columns + 1;
+  static constexpr u32 kLoaded = (kSkew + kWide + 1) / 2 * 2;
+
+  Numbers<S::is_kept> weights;
+  float held[S::in_registers ? S::channels * kPlanes * kTaps : 1];
+  float bias[kOwn];
+
+  __device__ TiledConv(const Block& b, const Turn& turn)
+      : weights(Numbers<S::is_kept>::template load<S::threads>(b, turn, S::weights, S::weights_kept,
+                                                               kOutputs * (S::group_channels * kTaps + 1))) {
+    const u32 channel = channel_of(b, b.thread / S::splits);
+    const Numbers<false> all{turn.constants + S::weights, 0};
+    if (S::in_registers) {
+#pragma unroll
+      for (u32 n = 0; n < S::channels * kPlanes * kTaps; ++n) held[n] = all[number(b, channel, n)];
+    }
+#pragma unroll
+    for (u32 o = 0; o < kOwn; ++o) bias[o] = all[kOutputs * S::group_channels * kTaps + channel + first_own(b) + o];
+  }
+
+  __device__ bool run(const Block& b) const {
+    const float* in = whole<S::in, S::in_bytes>(b);
+    if (b.warp * 32 < kBusy)
+      for (u32 round = 0; round < (kTiles + kAtOnce - 1) / kAtOnce; ++round) {
+        const u32 tile = round * kAtOnce + b.thread / S::splits;
+        const bool has = b.thread < kBusy && tile < kTiles && b.rank * S::each + first(tile) < S::count;
+        float sums[S::channels][kPositions] = {};
+        if (has) multiply(b, in, tile, sums);
+        add_up(b, sums);
+        if (has && b.thread % S::splits < kHalvings) {
+#pragma unroll
+          for (u32 o = 0; o < kOwn; ++o) shared(S::out)[first(tile) + (first_own(b) + o) * S::places] = pool(sums[o], bias[o]);
+        }
+      }
+    sync_block();
+    return true;
+  }
+
+ private:
+  // The place in the block's share of the tile's first channel.
+  __device__ static u32 first(u32 tile) { return tile % S::sets * S::channels * S::places + tile / S::sets; }
+  __device__ static u32 channel_of(const Block& b, u32 tile) {
+    const u32 i = b.rank * S::each + first(tile);
+    return tile < kTiles && i < S::count ? i / S::pooled : 0;
+  }
+  // Of all weights, the thread's number n.
+  __device__ static u32 number(const Block& b, u32 channel, u32 n) {
+    const u32 plane = n / kTaps % kPlanes * S::splits + b.thread % S::splits;
+    return ((channel + n / kTaps / kPlanes) * S::group_channels + plane) * kTaps + n % kTaps;
+  }
+  __device__ float weight(const Block& b, u32 channel, u32 n) const {
+    return S::in_registers ? held[n] : weights[number(b, channel, n)];
+  }
+
+  __device__ void multiply(const Block& b, const float* in, u32 tile, float (&sums)[S::channels][kPositions]) const {
+    const u32 channel = channel_of(b, tile), place = (b.rank * S::each + first(tile)) % S::pooled;
+    const int top = int(place / S::pooled_columns * S::pool_step_rows * S::stride_rows) - int(S::before_rows);
+    const int left = int(place % S::pooled_columns * S::pool_step_columns * S::stride_columns) - int(S::before_columns + kSkew);
+    const u32 plane = channel / S::group_outputs * S::group_channels + b.thread % S::splits;
+    const float* corner = in + int(plane * S::plane_pitch) + top * int(S::row_pitch) + left;
+#pragma unroll(S::in_registers ? kPlanes : 1)
+    for (u32 j = 0; j < kPlanes; ++j) {
+      float patch[kHigh][kLoaded];
+      load(corner + j * S::splits * S::plane_pitch, top, left, patch);
+#pragma unroll
+      for (u32 t = 0; t < kTaps; ++t) {
+        const u32 r = t / S::kernel_columns * S::dilation_rows, c = t % S::kernel_columns * S::dilation_columns + kSkew;
+#pragma unroll
+        for (u32 o = 0; o < S::channels; ++o) {
+          const float w = weight(b, channel, (o * kPlanes + j) * kTaps + t);
+#pragma unroll
+          for (u32 p = 0; p < kPositions; ++p)
+            sums[o][p] = fmaf(w, patch[p / S::pool_columns * S::stride_rows + r][p % S::pool_columns * S::stride_columns + c],
+                              sums[o][p]);
+        }
+      }
+    }
+  }
+
+  __device__ static void load(const float* corner, int top, int left, float (&patch)[kHigh][kLoaded]) {
+#pragma unroll
+    for (u32 r = 0; r < kHigh; ++r) {
+      const float* row = corner + r * S::row_pitch;
+#pragma unroll
+      for (u32 c = 0; c < kLoaded; c += 2) {
+        if (S::pairs) {
+          const Pair two = *reinterpret_cast<const Pair*>(row + c);
+          patch[r][c] = two.x, patch[r][c + 1] = two.y;
+          continue;
+        }
+        const bool inside = S::padded || u32(top + int(r)) < S::rows;
+        patch[r][c] = inside && (S::padded || u32(left + int(c)) < S::columns) ? row[c] : 0.f;
+        const bool next = inside && c + 1 < kWide && (S::padded || u32(left + int(c) + 1) < S::columns);
+        patch[r][c + 1] = next ? row[c + 1] : 0.f;
+      }
+    }
+  }
+
+  // Of a tile's channels, the first that the lane has in the end.
+  __device__ static u32 first_own(const Block& b) {
+    u32 own = 0;
+    for (u32 mask = 1, half = S::channels / 2; mask < kHalvings; mask *= 2, half /= 2) own += b.lane & mask ? half : 0;
+    return own;
+  }
+  // Halves of the channels change hands while there are several; then all lanes have the same sum.
+  __device__ static void add_up(const Block& b, float (&sums)[S::channels][kPositions]) {
+#pragma unroll
+    for (u32 mask = 1; mask < S::splits; mask *= 2) {
+      const bool halves = mask < kHalvings, upper = halves && b.lane & mask;
+      const u32 kept = halves ? S::channels / (2 * mask) : kOwn, behind = halves ? kept : 0;
+#pragma unroll
+      for (u32 o = 0; o < kept; ++o) {
+#pragma unroll
+        for (u32 p = 0; p < kPositions; ++p) {
+          const float mine = upper ? sums[o + behind][p] : sums[o][p], other = upper ? sums[o][p] : sums[o + behind][p];
+          sums[o][p] = mine + across_lanes(other, mask);
+        }
+      }
+    }
+  }
+
+  __device__ static float pool(const float (&sums)[kPositions], float bias) {
+    float pooled = 0;
+#pragma unroll
+    for (u32 p = 0; p < kPositions; ++p) {
+      const float x = apply<S::function>(sums[p] + bias, S::alpha);
+      pooled = p == 0 ? x : S::pools == 2 ? pooled + x : x > pooled || x != x ? x : pooled;
+    }
+    return S::pools == 2 ? pooled / float(kPositions) : pooled;
   }
 };
 

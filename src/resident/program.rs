@@ -8,6 +8,7 @@
 //! The stages themselves are templates in `kernels/resident`; what is written here is a structure of numbers for each and the
 //! kernel that runs one after the other.
 
+mod conv;
 mod job;
 mod plan;
 mod recurrent;

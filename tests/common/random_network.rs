@@ -318,9 +318,13 @@ impl Growing {
 
     /// In as many dimensions as there are places.
     pub fn conv(&mut self) {
-        let channels = self.shape[1];
-        let groups = if channels.is_multiple_of(2) && self.random.chance() { 2 } else { 1 };
+        let groups = if self.shape[1].is_multiple_of(2) && self.random.chance() { 2 } else { 1 };
         let outputs = groups * self.random.of(1, 5);
+        self.conv_of(groups, outputs);
+    }
+
+    pub fn conv_of(&mut self, groups: usize, outputs: usize) {
+        let channels = self.shape[1];
         let sliding = self.sliding(false);
         let shape: Vec<usize> = [&[outputs, channels / groups], &sliding.kernel[..]].concat();
         let fan_in = shape[1..].iter().product();

@@ -7,7 +7,7 @@ use super::{Program, templates, unsupported};
 use crate::error::Result;
 use crate::normalize::NonFinite;
 use crate::resident::budget::Hardware;
-use crate::resident::network::{Activation, Network, Operation, Stage, ValueId};
+use crate::resident::network::{Activation, Network, Operation, Sliding, Stage, ValueId};
 use crate::resident::semantics::Semantics;
 use crate::tensor::DataType;
 
@@ -73,6 +73,15 @@ pub(super) struct Whole {
     pub(super) offset: u32,
     /// How much further the second copy is; 0 if there is one. [`IN_STATE`]: it lies in the device's memory.
     pub(super) copy_bytes: u32,
+}
+
+/// How a value of planes of rows lies: floats from row to row and from plane to plane, and what of them is the value's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    pub(super) row: u32,
+    pub(super) row_pitch: u32,
+    pub(super) plane: u32,
+    pub(super) plane_pitch: u32,
 }
 
 impl Step {
@@ -280,12 +289,56 @@ impl<'network> Plan<'network> {
         if self.blocks == 1 {
             return Ok(Whole { offset: self.share(id), copy_bytes: 0 });
         }
-        let (from, whole, barriers) = (self.share(id), self.whole_room(id), self.barriers()?);
-        let numbers = self.common(id).int("from", from).int("to", whole.offset).int("to_bytes", whole.copy_bytes);
-        let note = format!("{} floats to every block", place.count);
-        let is_ahead = self.is_ahead || self.is_there_ahead(id);
-        self.step_at(is_ahead, "Gather", numbers.int("barriers", barriers), true, false, note);
+        let whole = self.whole_room(id);
+        let count = place.count;
+        self.gather(id, whole, Layout { row: count, row_pitch: count, plane: count, plane_pitch: count })?;
         Ok(whole)
+    }
+
+    /// Every block gets all shares, its rows at `whole` as `layout` has them.
+    fn gather(&mut self, id: ValueId, whole: Whole, layout: Layout) -> Result<()> {
+        let (from, barriers) = (self.share(id), self.barriers()?);
+        let numbers = self
+            .common(id)
+            .int("from", from)
+            .int("to", whole.offset)
+            .int("to_bytes", whole.copy_bytes)
+            .int("row", layout.row)
+            .int("row_pitch", layout.row_pitch)
+            .int("plane", layout.plane)
+            .int("plane_pitch", layout.plane_pitch)
+            .int("barriers", barriers);
+        let note = format!("{} floats to every block", self.place(id).count);
+        let is_ahead = self.is_ahead || self.is_there_ahead(id);
+        self.step_at(is_ahead, "Gather", numbers, true, false, note);
+        Ok(())
+    }
+
+    /// The whole value for one convolution alone, with zeros around its planes so that windows need not look where they
+    /// end; `None` if others see the value too, or its rows are not whole messages.
+    pub(super) fn whole_padded(&mut self, id: ValueId, of: &Sliding) -> Result<Option<(Whole, Layout)>> {
+        let place = self.places[id.0];
+        let [rows, columns] = of.size.map(|size| size as u32);
+        let is_whole = place.whole.is_some() || self.blocks == 1 || self.network.uses(id) != 1;
+        if is_whole || self.network.inputs.contains(&id) && self.job.semantics == Semantics::Window {
+            return Ok(None);
+        }
+        if !columns.is_multiple_of(4) || place.each == place.count {
+            return Ok(None);
+        }
+        // What lies behind a row is before the next one too; so with planes.
+        let [zero_rows, zero_columns] = [0, 1].map(|axis| of.before[axis].max(of.behind[axis]) as u32);
+        let zero_columns = zero_columns.next_multiple_of(4);
+        let row_pitch = columns + zero_columns;
+        // Threads side by side read planes side by side: an odd number of messages spreads those over the banks.
+        let plane_pitch = ((rows + zero_rows) * row_pitch / 4) | 1;
+        let layout = Layout { row: columns, row_pitch, plane: rows * columns, plane_pitch: plane_pitch * 4 };
+        let before = zero_rows * row_pitch + zero_columns;
+        let floats = before + of.channels as u32 * layout.plane_pitch + before + 4;
+        let copy_bytes = floats.next_multiple_of(64) * 4;
+        let whole = Whole { offset: self.room(copy_bytes * 2) + before * 4, copy_bytes };
+        self.gather(id, whole, layout)?;
+        Ok(Some((whole, layout)))
     }
 
     /// Where a stage puts a value of which every block makes all for itself.
@@ -329,13 +382,22 @@ impl<'network> Plan<'network> {
 
     /// The same where several threads have the weights of one of `threads`.
     pub(super) fn weights_of(&mut self, count: u32, threads: u32) -> String {
-        if !self.is_ahead && self.registers + count <= weight_registers(self.threads) {
-            self.registers += count;
+        if self.has_registers(count) {
+            self.take_registers(count);
             return "  static constexpr Weights where = Weights::Registers;\n  static constexpr u32 kept = 0;\n".into();
         }
         let number = self.wanted.len();
         self.wanted.push((count * threads * 4, !self.is_ahead));
         format!("  static constexpr Weights where = @where{number}@;\n  static constexpr u32 kept = @kept{number}@;\n")
+    }
+
+    /// Whether so many weights of a thread can stay in registers.
+    pub(super) fn has_registers(&self, count: u32) -> bool {
+        !self.is_ahead && self.registers + count <= weight_registers(self.threads)
+    }
+
+    pub(super) fn take_registers(&mut self, count: u32) {
+        self.registers += count;
     }
 
     /// `count` numbers that all threads read.
@@ -654,7 +716,9 @@ pub(super) fn predicted_cycles(job: &Job, blocks: u32) -> u64 {
             Operation::Dense(dense) => dense.rows as u64 * dense.weights.len() as u64 / (b * 20),
             Operation::Conv(conv) => {
                 let products = written / conv.outputs as u64 * conv.weights.len() as u64;
-                products / (b * 22) + 100 + if several { 450 + written / 4 } else { 0 }
+                // One block has no zeros around its planes, and its lanes meet in the same banks.
+                let per_cycle = if several { 64 } else { 22 };
+                products / (b * per_cycle) + 100 + if several { 450 + written / 4 } else { 0 }
             }
             Operation::RecurrentStep(of) => of.weights.len() as u64 / (b * 64) + if several { 500 } else { 250 },
             Operation::Recurrent(of) => {

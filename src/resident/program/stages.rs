@@ -6,7 +6,7 @@ use super::plan::{Numbers, Plan, function, literal};
 use super::unsupported;
 use crate::error::Result;
 use crate::resident::network::{
-    Along, Conv, Dense, Elementwise, LayerNorm, Operation, Pool, PoolKind, Slice, Sliding, Stage, ValueId,
+    Along, Dense, Elementwise, LayerNorm, Operation, Pool, PoolKind, Slice, Sliding, Stage, ValueId,
 };
 
 /// Rows of a matrix up to which a warp has one.
@@ -178,46 +178,6 @@ impl Plan<'_> {
         Ok(())
     }
 
-    fn conv(&mut self, conv: &Conv, pool: Option<&Pool>, from: ValueId, into: ValueId) -> Result<()> {
-        let whole = self.whole(from, into)?;
-        let bias =
-            conv.bias.iter().flat_map(|bias| bias.iter().copied()).chain(no_bias(conv.bias.as_deref(), conv.outputs));
-        let weights = self.constant(conv.weights.iter().copied().chain(bias));
-        let kept = self.numbers_of_block((conv.weights.len() + conv.outputs) as u32);
-        let out = self.share(into);
-        let [rows, columns] = pool.map_or_else(|| conv.sliding.output(), |pool| pool.sliding.output());
-        let (kernel, step) = pool.map_or(([1, 1], [1, 1]), |pool| (pool.sliding.kernel, pool.sliding.strides));
-        let pools = match pool.map(|pool| pool.kind) {
-            None => 0,
-            Some(PoolKind::Max) => 1,
-            Some(PoolKind::Average | PoolKind::AverageWithPadding) => 2,
-        };
-        let numbers = sliding(self.common(into), &conv.sliding)
-            .int("out", out)
-            .int("in", whole.offset)
-            .int("in_bytes", whole.copy_bytes)
-            .int("group_channels", conv.sliding.channels / conv.groups)
-            .int("group_outputs", conv.outputs / conv.groups)
-            .int("pool_rows", kernel[0])
-            .int("pool_columns", kernel[1])
-            .int("pool_step_rows", step[0])
-            .int("pool_step_columns", step[1])
-            .int("pools", pools)
-            .int("pooled_columns", columns)
-            .int("pooled", rows * columns)
-            .int("weights", weights)
-            .text(&kept)
-            .function(conv.activation);
-        let [height, width] = conv.sliding.kernel;
-        let pooled = pool.map_or(String::new(), |_| format!(", pooled by {}x{}", kernel[0], kernel[1]));
-        let note = format!(
-            "conv {height}x{width}, {} to {} channels of {rows}x{columns}{pooled}",
-            conv.sliding.channels, conv.outputs
-        );
-        self.step("Conv", numbers, false, false, note);
-        Ok(())
-    }
-
     fn pool(&mut self, pool: &Pool, from: ValueId, into: ValueId) -> Result<()> {
         let whole = self.whole(from, into)?;
         let out = self.share(into);
@@ -362,11 +322,11 @@ impl Plan<'_> {
 }
 
 /// Zeros for those that have no bias.
-fn no_bias(bias: Option<&[f32]>, outputs: usize) -> impl Iterator<Item = f32> + use<> {
+pub(super) fn no_bias(bias: Option<&[f32]>, outputs: usize) -> impl Iterator<Item = f32> + use<> {
     std::iter::repeat_n(0.0, if bias.is_some() { 0 } else { outputs })
 }
 
-fn sliding(numbers: Numbers, of: &Sliding) -> Numbers {
+pub(super) fn sliding(numbers: Numbers, of: &Sliding) -> Numbers {
     let mut numbers = numbers;
     for (axis, name) in ["rows", "columns"].into_iter().enumerate() {
         numbers = numbers
