@@ -10,6 +10,7 @@ mod turns;
 
 use std::ffi::CString;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::room::Room;
 use self::turns::Turns;
@@ -20,7 +21,7 @@ use crate::config::{SessionConfig, WindowConfig};
 use crate::device::{Cluster, Device, DeviceBuffer, Feature, MappedBuffer, Module, Quarantine, Settle, Stream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::resident::artefact::Facts;
-use crate::resident::turn::{REPORT_WORDS, Turn};
+use crate::resident::turn::{REPORT_WORDS, Sums, Turn};
 use crate::resident::{Artefact, Semantics};
 use crate::tensor::IoMode;
 
@@ -43,12 +44,12 @@ pub(crate) struct Resident {
 /// Everything whose drop calls the driver.
 struct DeviceSide {
     turns: Turns,
-    _memory: Memory,
+    memory: Memory,
     _room: Room,
     device_memory: u64,
 }
 
-/// What the kernel reads and writes. Held, not touched: the addresses are in its parameter.
+/// What the kernel reads and writes. The addresses are in its parameter; only the report is looked at from here.
 struct Memory {
     slots: MappedBuffer,
     report: MappedBuffer,
@@ -93,7 +94,7 @@ impl Resident {
         let taken = free_before.saturating_sub(device.memory()?.free);
         let device_memory = taken.max(device.allocated().saturating_sub(allocated_before));
         Ok(Self {
-            device_side: Quarantine::new(DeviceSide { turns, _memory: memory, _room: room, device_memory }),
+            device_side: Quarantine::new(DeviceSide { turns, memory, _room: room, device_memory }),
             signature,
             slots,
             last: 0,
@@ -211,6 +212,13 @@ unsafe impl Backend for Resident {
             return Health::Failed(ErrorKind::Unavailable.into());
         }
         self.device_side.turns.failed().map_or(Health::Running, Health::Failed)
+    }
+
+    fn turns(&self) -> Option<Sums> {
+        let words = self.device_side.memory.report.host(0).cast::<AtomicU64>();
+        // SAFETY: `Memory::new` has made so many words, aligned, which the device writes whole. Acquire pairs with the release
+        // that ends a turn (`finish` in kernels/resident/turn.cuh).
+        Some(Sums::read(|word| unsafe { words.add(word).as_ref() }.load(Ordering::Acquire)))
     }
 
     fn device_memory(&self) -> u64 {

@@ -28,6 +28,11 @@ pub const ENTRY: &str = "tickrt_resident";
 /// change that a backend or an artefact of before would not survive.
 pub const TURN_LAYOUT: u32 = 1;
 
+/// What the note of a stage begins with that is computed before its call comes.
+pub(crate) const AHEAD: &str = "ahead: ";
+/// The note of the stage that follows the answer.
+pub(crate) const ROW_KEPT: &str = "the row goes into the window";
+
 /// What becomes of a network on a GPU.
 #[derive(Debug, Clone)]
 pub struct Program {

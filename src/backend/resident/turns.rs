@@ -154,9 +154,9 @@ impl Queue {
     }
 
     fn ended(&self) -> u64 {
+        let words = self.parts.report.cast::<AtomicU64>();
         // SAFETY: the report's words live longer than this thread and are aligned; the device writes them whole. Acquire pairs
         // with the release that ends a turn (`finish` in kernels/resident/turn.cuh).
-        let words = self.parts.report.cast::<AtomicU64>();
         unsafe { words.add(Report::Turns as usize).as_ref() }.load(Ordering::Acquire)
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::job::Job;
-use super::{Program, templates, unsupported};
+use super::{AHEAD, Program, ROW_KEPT, templates, unsupported};
 use crate::error::Result;
 use crate::normalize::NonFinite;
 use crate::resident::budget::Hardware;
@@ -368,7 +368,7 @@ impl<'network> Plan<'network> {
         takes_turn: bool,
         note: String,
     ) {
-        let note = if is_ahead { format!("ahead: {note}") } else { note };
+        let note = if is_ahead { format!("{AHEAD}{note}") } else { note };
         let number = self.steps.len();
         let _ = write!(self.structures, "// {note}\nstruct S{number} {{\n{}}};\n", numbers.0);
         self.notes.push(note.clone());
@@ -465,7 +465,7 @@ impl<'network> Plan<'network> {
             .int("rows_to", rows_to)
             .int("steps", self.job.steps)
             .text(&format!("  using Normal = S{input};\n  static constexpr InputType type = Normal::type;\n"));
-        self.step("NewRow", numbers, several, true, "the row goes into the window".into());
+        self.step("NewRow", numbers, several, true, ROW_KEPT.into());
         Ok(())
     }
 

@@ -48,7 +48,8 @@ impl Plan<'_> {
     /// Neighbours of a value that is whole in every block: they are it, from another place on.
     fn is_in_place(&mut self, slice: &Slice, from: ValueId, into: ValueId) -> bool {
         let start = (slice.start * slice.along.inner * 4) as u32;
-        let part = self.place(from).whole.filter(|_| slice.along.outer == 1 && slice.step == 1 && start % 16 == 0);
+        let part =
+            self.place(from).whole.filter(|_| slice.along.outer == 1 && slice.step == 1 && start.is_multiple_of(16));
         part.is_some_and(|whole| self.lies_within(whole, start, into))
     }
 
