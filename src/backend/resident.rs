@@ -62,6 +62,8 @@ struct Memory {
 impl Resident {
     /// Loads the artefact's code, allocates everything and has the first turn wait for calls.
     pub(crate) fn new(artefact: &Artefact, config: &SessionConfig) -> Result<Self> {
+        // First: what does not fit the artefact fits it on no machine.
+        let signature = signature(artefact, config)?;
         let device = Device::open(config.device)?;
         Feature::Clusters.check().map_err(|got| {
             Error::new(ErrorKind::Unsupported, "start a resident engine")
@@ -70,7 +72,6 @@ impl Resident {
         })?;
         artefact.check(device.compute_capability(), u64::from(device.shared_bytes_per_block()?))?;
         room::refuse_company(&device, config.resident.share_gpu)?;
-        let signature = signature(artefact, config)?;
         let (free_before, allocated_before) = (device.memory()?.free, device.allocated());
         let facts = artefact.facts();
         let cluster = Cluster { blocks: facts.blocks, threads: facts.threads, shared_bytes: facts.shared_bytes };

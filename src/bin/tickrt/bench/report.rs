@@ -167,13 +167,15 @@ fn say_how_much_faster(paths: &[Path]) {
         of.map(|path| path.latencies.quantile_us(share)).reduce(f64::min)
     };
     for ours in [Way::Resident, Way::Tickrt, Way::TickrtAhead] {
+        let row_alone = paths.iter().any(|path| path.way == ours && path.newest.is_some());
+        let of_what = if row_alone { ", of a row against whole windows within the clock" } else { "" };
         for (theirs, name) in [
             (&[Way::OrtCuda, Way::OrtCudaGraph][..], "the best of ONNX Runtime CUDA"),
             (&[Way::TrtTextbook], "trt-textbook"),
         ] {
             let ratio = |share| Some(best(theirs, share)? / best(&[ours], share)?);
             if let (Some(p50), Some(p99)) = (ratio(0.5), ratio(0.99)) {
-                println!("  {} against {name}: {p50:.2} times as fast at p50, {p99:.2} at p99", ours.name());
+                println!("  {} against {name}: {p50:.2} times as fast at p50, {p99:.2} at p99{of_what}", ours.name());
             }
         }
     }
