@@ -108,4 +108,6 @@ mod book {
     mod watching {}
     #[doc = include_str!("../docs/src/signatures.md")]
     mod signatures {}
+    #[doc = include_str!("../docs/src/resident.md")]
+    mod resident {}
 }

@@ -95,7 +95,7 @@ pub struct Record {
     pub path: String,
     /// `fp32`, `tf32`, `fp16` or `int8`.
     pub precision: String,
-    /// What one call is.
+    /// What one call is: `window`, the whole of it handed over; or `window, newest row last`, the rows before it on the device.
     pub semantics: String,
     /// Samples a call.
     pub batch: u64,
@@ -135,6 +135,10 @@ pub struct Record {
     pub onnxruntime: String,
     /// The commit of tickrt.
     pub commit: String,
+    /// How long after an answer the device can take the next row, where calls hand over the newest row alone. The calls of such a
+    /// path are further apart than that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_again_us: Option<f64>,
 }
 
 impl Record {

@@ -226,6 +226,24 @@ fn plan_without_sidecar_leaves_the_fallback_without_normalisation_and_is_refused
 }
 
 #[test]
+fn resident_engine_that_is_not_there_is_passed_over_with_its_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let builder = || Predictor::builder().resident(folder.path().join("missing.resident"));
+    let config = config();
+    let cpu = || Box::new(FakeBackend::new(BackendKind::OrtCpu, 0.0, 8, &config));
+    let normalizations = Some(Vec::new());
+    let told = SessionConfig { normalizations, ..config.clone() };
+    let mut predictor = builder().backend(cpu()).config(told).build().unwrap();
+    assert_eq!(infer(&mut predictor, 1.0), (8.0, BackendKind::OrtCpu));
+    let [passed] = predictor.passed_over() else { panic!("one reason") };
+    assert_eq!((passed.backend, passed.reason.kind()), (BackendKind::Resident, ErrorKind::Io));
+    assert!(passed.reason.to_string().contains("missing.resident"), "{}", passed.reason);
+    // Nobody else in the chain says how the input is normalised.
+    let error = builder().backend(cpu()).config(config.clone()).build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+}
+
+#[test]
 fn second_backend_that_fails_too_leaves_the_call_to_the_third() {
     let config = config();
     let broken = |kind| {

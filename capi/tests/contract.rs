@@ -85,6 +85,7 @@ fn null_is_an_error_and_freeing_it_is_none() {
         assert_eq!(code(tickrt_session_push(None, 0, null(), 0, F32), &["NULL"]), invalid);
         assert_eq!(code(tickrt_builder_build(None, c"x".as_ptr(), c"y".as_ptr()), &["`builder`"]), invalid);
         assert_eq!(code(tickrt_chain_add_ort_cpu(None, c"x".as_ptr()), &["`chain`"]), invalid);
+        assert_eq!(code(tickrt_chain_add_resident(None, c"x".as_ptr()), &["`chain`"]), invalid);
     }
     assert_eq!(code(tickrt_config_set_depth(None, 4), &["`config`"]), invalid);
     assert_eq!(code(tickrt_predictor_new(None, None, None), &["`chain`"]), invalid);
@@ -122,6 +123,16 @@ fn chain_without_a_backend_tells_every_reason() {
     let mut predictor = MaybeUninit::uninit();
     let error = tickrt_predictor_new(Some(chain), None, Some(&mut predictor));
     assert_eq!(code(error, &["ort-cpu", "/nowhere.onnx"]), number("TICKRT_NO_BACKEND"));
+}
+
+#[test]
+fn chain_with_a_resident_engine_that_is_not_there_tells_where_it_looked() {
+    let mut chain = tickrt_chain_new();
+    // SAFETY: a string that lives long enough.
+    fine(unsafe { tickrt_chain_add_resident(Some(&mut chain), c"/nowhere.resident".as_ptr()) });
+    let mut predictor = MaybeUninit::uninit();
+    let error = tickrt_predictor_new(Some(chain), None, Some(&mut predictor));
+    assert_eq!(code(error, &["resident", "/nowhere.resident"]), number("TICKRT_NO_BACKEND"));
 }
 
 #[test]

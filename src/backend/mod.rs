@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::completion::{Done, Unit};
 use crate::error::Result;
 use crate::normalize::Normalizer;
+use crate::resident::turn::Sums;
 use crate::tensor::{DataType, TensorInfo};
 
 pub mod ort;
@@ -270,6 +271,12 @@ pub unsafe trait Backend: Send {
     /// Those of [`launch`](Self::launch).
     fn wake(&mut self) -> Result<()> {
         Ok(())
+    }
+
+    /// What the turns of a resident engine that have ended add up to; `None` of any other backend.
+    #[doc(hidden)]
+    fn turns(&self) -> Option<Sums> {
+        None
     }
 
     /// Asks the device what became of its calls. Control plane: may call the driver.

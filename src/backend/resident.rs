@@ -10,6 +10,7 @@ mod turns;
 
 use std::ffi::CString;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::room::Room;
 use self::turns::Turns;
@@ -20,7 +21,7 @@ use crate::config::{SessionConfig, WindowConfig};
 use crate::device::{Cluster, Device, DeviceBuffer, Feature, MappedBuffer, Module, Quarantine, Settle, Stream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::resident::artefact::Facts;
-use crate::resident::turn::{REPORT_WORDS, Turn};
+use crate::resident::turn::{REPORT_WORDS, Sums, Turn};
 use crate::resident::{Artefact, Semantics};
 use crate::tensor::IoMode;
 
@@ -42,12 +43,12 @@ pub(crate) struct Resident {
 /// Everything whose drop calls the driver.
 struct DeviceSide {
     turns: Turns,
-    _memory: Memory,
+    memory: Memory,
     _room: Room,
     device_memory: u64,
 }
 
-/// What the kernel reads and writes. Held, not touched: the addresses are in its parameter.
+/// What the kernel reads and writes. The addresses are in its parameter; only the report is looked at from here.
 struct Memory {
     slots: MappedBuffer,
     report: MappedBuffer,
@@ -60,6 +61,8 @@ struct Memory {
 impl Resident {
     /// Loads the artefact's code, allocates everything and has the first turn wait for calls.
     pub(crate) fn new(artefact: &Artefact, config: &SessionConfig) -> Result<Self> {
+        // First: what does not fit the artefact fits it on no machine.
+        let signature = signature(artefact, config)?;
         let device = Device::open(config.device)?;
         Feature::Clusters.check().map_err(|got| {
             Error::new(ErrorKind::Unsupported, "start a resident engine")
@@ -68,7 +71,6 @@ impl Resident {
         })?;
         artefact.check(device.compute_capability(), u64::from(device.shared_bytes_per_block()?))?;
         room::refuse_company(&device, config.resident.share_gpu)?;
-        let signature = signature(artefact, config)?;
         let (free_before, allocated_before) = (device.memory()?.free, device.allocated());
         let facts = artefact.facts();
         let cluster = Cluster { blocks: facts.blocks, threads: facts.threads, shared_bytes: facts.shared_bytes };
@@ -92,7 +94,7 @@ impl Resident {
         let taken = free_before.saturating_sub(device.memory()?.free);
         let device_memory = taken.max(device.allocated().saturating_sub(allocated_before));
         Ok(Self {
-            device_side: Quarantine::new(DeviceSide { turns, _memory: memory, _room: room, device_memory }),
+            device_side: Quarantine::new(DeviceSide { turns, memory, _room: room, device_memory }),
             signature,
             slots,
             marked: None,
@@ -212,6 +214,13 @@ unsafe impl Backend for Resident {
             return Health::Failed(ErrorKind::Unavailable.into());
         }
         self.device_side.turns.failed().map_or(Health::Running, Health::Failed)
+    }
+
+    fn turns(&self) -> Option<Sums> {
+        let words = self.device_side.memory.report.host(0).cast::<AtomicU64>();
+        // SAFETY: `Memory::new` has made so many words, aligned, which the device writes whole. Acquire pairs with the release
+        // that ends a turn (`finish` in kernels/resident/turn.cuh).
+        Some(Sums::read(|word| unsafe { words.add(word).as_ref() }.load(Ordering::Acquire)))
     }
 
     fn device_memory(&self) -> u64 {

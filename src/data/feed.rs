@@ -52,6 +52,8 @@ struct Input {
     values: Values,
     /// Elements a call.
     count: usize,
+    /// Elements from the start of one call's to the start of the next one's.
+    stride: usize,
 }
 
 impl Feed {
@@ -93,7 +95,8 @@ impl Feed {
                 .got(format!("{has} in {}", array.name())));
             }
             let name = (names.len() > 1).then(|| tensor.name.clone());
-            inputs.push(Input { name, values: array.values, count: normalizer.count() });
+            let count = normalizer.count();
+            inputs.push(Input { name, values: array.values, count, stride: count });
         }
         Ok(Self { inputs, calls: calls.unwrap_or(0) })
     }
@@ -110,9 +113,38 @@ impl Feed {
             let name = (signature.inputs.len() > 1).then(|| tensor.name.clone());
             let count = normalizer.count();
             let values = (0..calls * count).map(|index| random.normal_for(normalizer, index % count));
-            inputs.push(Input { name, values: typed(normalizer.input_type(), values, tensor)?, count });
+            let values = typed(normalizer.input_type(), values, tensor)?;
+            inputs.push(Input { name, values, count, stride: count });
         }
         Ok(Self { inputs, calls })
+    }
+
+    /// The windows of one circular series instead of the calls as they are. The series is the calls' rows of `row` elements, one
+    /// call's after the other's, `windows` of them at most; call `k` is then the window whose oldest row is row `k`, and
+    /// behind the last row comes the first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for several inputs, and for rows of which no whole number makes a window.
+    pub fn sliding(mut self, row: usize, windows: usize) -> Result<Self> {
+        let refuse = |got: String| {
+            let operation = "make windows of a series";
+            Err(Error::new(ErrorKind::InvalidArgument, operation).expected("one input of whole rows").got(got))
+        };
+        let [input] = &mut self.inputs[..] else { return refuse(format!("{} inputs", self.inputs.len())) };
+        if row == 0 || input.count % row != 0 {
+            return refuse(format!("{} elements, and {row} a row", input.count));
+        }
+        let data_type = input.values.data_type();
+        let row_bytes = row * data_type.size();
+        let windows = windows.min(self.calls * input.count / row);
+        let series = &input.values.as_bytes()[..windows * row_bytes];
+        // As many rows again as the last window needs, so that each window lies in one piece.
+        let rows = (windows + input.count / row).saturating_sub(1);
+        let bytes: Vec<u8> = series.iter().copied().cycle().take(rows * row_bytes).collect();
+        input.values = Values::from_bytes(data_type, &bytes).expect("whole rows of the type that they had");
+        input.stride = row;
+        self.calls = windows;
+        Ok(self)
     }
 
     /// How many calls it is enough for.
@@ -132,10 +164,21 @@ impl Feed {
     /// Those of [`InputSlot::write`].
     #[inline]
     pub fn write(&self, call: usize, slot: &mut impl WriteInput) -> Result<()> {
-        for Input { name, values, count } in &self.inputs {
-            values.write_to(call * count..(call + 1) * count, slot, name.as_deref())?;
+        for Input { name, values, count, stride } in &self.inputs {
+            values.write_to(call * stride..call * stride + count, slot, name.as_deref())?;
         }
         Ok(())
+    }
+
+    /// Hands over row `row` of window `window`, of windows of a series ([`sliding`](Self::sliding)). Allocates nothing.
+    ///
+    /// # Errors
+    /// Those of whoever takes it.
+    #[inline]
+    pub fn write_row(&self, window: usize, row: usize, to: &mut impl WriteInput) -> Result<()> {
+        let Input { values, stride, .. } = &self.inputs[0];
+        let start = (window + row) * stride;
+        values.write_to(start..start + stride, to, None)
     }
 }
 
@@ -267,6 +310,58 @@ mod tests {
         assert_eq!(kind(&[32, 8], DataType::F64), ErrorKind::WrongType { expected: DataType::F32, got: DataType::F64 });
         assert_eq!(kind(&[31, 8], DataType::F32), ErrorKind::WrongLength { expected: 256, got: 248 });
         assert_eq!(kind(&[0, 32, 8], DataType::F32), ErrorKind::Shape);
+    }
+
+    /// Takes what is handed over and keeps it.
+    struct Kept(Vec<f32>);
+
+    impl WriteInput for Kept {
+        fn write_input<T: Element>(&mut self, _name: Option<&str>, data: &[T]) -> Result<()> {
+            self.0.extend_from_slice(bytemuck::cast_slice(data));
+            Ok(())
+        }
+    }
+
+    /// Rows of 8 elements, each of its number, as `calls` samples of 32 of them.
+    fn numbered(calls: usize) -> Feed {
+        let values = (0..calls * 32).flat_map(|row| [row as f32; 8]).collect();
+        let array = Array::new(&[calls, 32, 8], Values::F32(values)).unwrap();
+        Feed::new(&windows(), vec![(None, array)]).unwrap()
+    }
+
+    /// The rows of a window, each by its first element.
+    fn rows(feed: &Feed, window: usize) -> Vec<usize> {
+        let mut kept = Kept(Vec::new());
+        feed.write(window, &mut kept).unwrap();
+        kept.0.chunks(8).map(|row| row[0] as usize).collect()
+    }
+
+    #[test]
+    fn windows_slide_over_one_series_that_begins_again_at_its_end() {
+        let feed = numbered(2).sliding(8, 50).unwrap();
+        assert_eq!(feed.calls(), 50);
+        for window in [0, 1, 30, 49] {
+            let expected: Vec<usize> = (window..window + 32).map(|row| row % 50).collect();
+            assert_eq!(rows(&feed, window), expected);
+            let mut newest = Kept(Vec::new());
+            feed.write_row(window, 31, &mut newest).unwrap();
+            assert_eq!(newest.0, [((window + 31) % 50) as f32; 8]);
+        }
+        assert_eq!(numbered(2).sliding(8, 1000).unwrap().calls(), 64, "no more than there are rows");
+    }
+
+    #[test]
+    fn series_shorter_than_a_window_goes_round_in_it() {
+        let feed = numbered(1).sliding(8, 3).unwrap();
+        assert_eq!(feed.calls(), 3);
+        assert_eq!(rows(&feed, 2), (2..34).map(|row| row % 3).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn rows_that_make_no_whole_window_are_refused() {
+        for row in [0, 7, 257] {
+            assert_eq!(numbered(1).sliding(row, 10).unwrap_err().kind(), ErrorKind::InvalidArgument);
+        }
     }
 
     #[test]

@@ -79,6 +79,14 @@ macro_rules! values {
                 Ok(())
             }
 
+            /// Adds the elements of `others`, if they are of the same type.
+            pub fn extend(&mut self, others: &Self) {
+                match (self, others) {
+                    $((Self::$name(values), Self::$name(others)) => values.extend_from_slice(others),)*
+                    _ => {}
+                }
+            }
+
             /// Copies output number `output` into the elements from `offset` on: nothing is allocated.
             ///
             /// # Errors

@@ -52,7 +52,77 @@ pub enum Report {
     Cycles,
 }
 
+/// What the turns that have ended add up to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sums {
+    /// Turns that have ended.
+    pub turns: u64,
+    /// Calls that they have computed.
+    pub calls: u64,
+    /// Turns that found their first call waiting.
+    pub met: u64,
+    /// Turns that were stopped.
+    pub stopped: u64,
+    /// Cycles of each stage that a call waits for, from the second one on; zeros where the program takes no stamps.
+    pub cycles: [u64; STAGES],
+}
+
+impl Sums {
+    /// Of a report, whose words `word` reads: the first of them is written last.
+    pub(crate) fn read(word: impl Fn(usize) -> u64) -> Self {
+        loop {
+            let turns = word(Report::Turns as usize);
+            let sums = Self {
+                turns,
+                // The number of the next call, which is 0 before a turn has ended.
+                calls: word(Report::Next as usize).saturating_sub(1),
+                met: word(Report::Met as usize),
+                stopped: word(Report::Stopped as usize),
+                cycles: std::array::from_fn(|stage| word(Report::Cycles as usize + stage)),
+            };
+            // A turn that ended meanwhile has been read in part. The next one will not end as soon.
+            if word(Report::Turns as usize) == turns {
+                return sums;
+            }
+        }
+    }
+
+    /// What has been added since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            turns: self.turns - earlier.turns,
+            calls: self.calls - earlier.calls,
+            met: self.met - earlier.met,
+            stopped: self.stopped - earlier.stopped,
+            cycles: std::array::from_fn(|stage| self.cycles[stage] - earlier.cycles[stage]),
+        }
+    }
+}
+
 /// Sums of cycles in a report.
 pub const STAGES: usize = 12;
 /// Words of a report.
 pub const REPORT_WORDS: usize = Report::Cycles as usize + STAGES;
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn sums_are_read_again_when_a_turn_ends_meanwhile() {
+        let reads = Cell::new(0);
+        let word = |place: usize| {
+            reads.set(reads.get() + 1);
+            // All words change behind the third read.
+            let turns = if reads.get() > 3 { 8 } else { 7 };
+            if place == 0 { turns } else { turns * 100 + place as u64 }
+        };
+        let sums = Sums::read(word);
+        assert_eq!((sums.turns, sums.calls, sums.met, sums.stopped), (8, 800, 802, 803));
+        assert_eq!(sums.cycles[STAGES - 1], 804 + STAGES as u64 - 1);
+        assert_eq!(sums.since(&Sums { turns: 3, ..Sums::default() }).turns, 5);
+    }
+}

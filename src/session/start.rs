@@ -13,6 +13,7 @@ use crate::logging::{self, say};
 use crate::normalize::Normalizer;
 use crate::nvtx;
 use crate::resident::Artefact;
+use crate::resident::turn::Sums;
 use crate::window::Windows;
 
 impl Session {
@@ -176,6 +177,13 @@ impl Session {
     #[must_use]
     pub fn window_rows(&self) -> Option<usize> {
         self.windows.as_ref().map(Windows::rows)
+    }
+
+    /// What the turns of a resident engine that have ended add up to, as `tickrt bench` shows it; `None` of any other backend.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn turns(&self) -> Option<Sums> {
+        self.backend.turns()
     }
 
     /// Bytes of device memory that the backend holds.

@@ -165,7 +165,8 @@ fn bench_goes_on_without_the_paths_that_are_not_there() {
     bench(&["--paths=ort-cuda-graph,ort-cpu"]).must(0, &["ort-cuda-graph is not measured: ", "ort-cpu  "]);
     bench(&["--paths=ort-cuda,ort-cuda-graph"]).must(3, &["none of the paths could start", "ort-cuda-graph: "]);
     bench(&["--paths=tickrt"]).must(2, &["tickrt is to be measured: add --engine FILE"]);
-    bench(&["--paths=fastest"]).must(2, &["there is no path `fastest`; the paths are tickrt, tickrt-ahead"]);
+    bench(&["--paths=fastest"])
+        .must(2, &["there is no path `fastest`; the paths are tickrt-resident, tickrt, tickrt-ahead"]);
     let files = ["--plot=p.png", "--csv=p.csv", "--json=p.json", "--rate=5000", "--burst=2", "--duration=0.2"];
     bench(&[&["--paths=ort-cpu", "--recommend"], &files[..]].concat())
         .must(0, &["latency in µs from the scheduled arrival", "by p99: --chain ort-cpu", "drawn in p.png"]);

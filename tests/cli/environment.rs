@@ -94,7 +94,7 @@ fn chain_that_cannot_be_is_wrong_use() {
     run(&[]).must(2, &["no network is named"]);
     run(&["--onnx", &onnx, "--chain=tensorrt"]).must(2, &["add --engine FILE"]);
     run(&["--onnx", &onnx, "--chain=ort-cpu,ort-cpu"]).must(2, &["ort-cpu twice"]);
-    run(&["--onnx", &onnx, "--chain=tpu"]).must(2, &["none of tensorrt, ort-cuda, ort-cpu"]);
+    run(&["--onnx", &onnx, "--chain=tpu"]).must(2, &["none of resident, tensorrt, ort-cuda, ort-cpu"]);
 }
 
 #[test]

@@ -122,8 +122,69 @@ fn flags_that_do_not_go_with_resident_are_refused_with_the_reason() {
 fn resident_build_that_cannot_be_names_what_is_missing_and_leaves_nothing() {
     let tool = Tool::new().without_gpu().with("TICKRT_NVRTC", "/nonexistent/libnvrtc.so");
     let build = |name: &str| tool.run(&["build", "--resident", "--onnx", &model(name), "--engine", "x.resident"]);
-    build("deeplob.onnx").must(3, &["1580064 bytes", "the chain goes on to TensorRT"]);
+    build("deeplob.onnx").must(3, &["bytes of activations in a block", "the chain goes on to TensorRT"]);
     build("mlp.onnx").must(3, &["open NVRTC", "$TICKRT_NVRTC: /nonexistent/libnvrtc.so", "scripts/setup"]);
     assert!(tool.left().is_empty(), "{:?}", tool.left());
     tool.run(&["versions"]).must(0, &["nvrtc"]);
+}
+
+#[test]
+fn resident_engine_without_a_gpu_is_alone_an_error_and_in_a_chain_passed_over() {
+    let tool = Tool::new().without_gpu();
+    let (onnx, normalization) = (model("toy_cnn.onnx"), model("toy_cnn.normalization.json"));
+    let Some(engine) = build(&tool, "toy_cnn", &["--normalization", &normalization]) else { return };
+    let input = model("data/nasdaq_windows.npy");
+    tool.run(&["run", "--resident", &engine, "--input", &input]).must(3, &["start CUDA", "at least one GPU"]);
+    tool.run(&["bench", "--resident", &engine])
+        .must(3, &["none of the paths could start", "tickrt-resident: start CUDA"]);
+    if tool.on_cpu().is_none() {
+        return;
+    }
+    let shared = ["--resident", &engine, "--onnx", &onnx, "--input", &input];
+    let labels = ["--labels", &model("data/nasdaq_labels.npy")];
+    // The artefact's normalisation is that of whoever answers in its place.
+    let reason = "resident: start CUDA";
+    tool.run(&[&["run"][..], &shared, &labels].concat())
+        .must(0, &["passed over", reason, "answers        ort-cpu", "accuracy       98.4 %"]);
+    let quick = ["--paths=tickrt-resident,ort-cpu", "--iterations=20"];
+    tool.run(&[&["bench"][..], &shared, &quick].concat())
+        .must(0, &["tickrt-resident is not measured: start CUDA", "ort-cpu  "]);
+}
+
+#[test]
+fn resident_engine_of_a_window_has_other_paths_answer_the_windows_of_one_series() {
+    let tool = Tool::new().without_gpu();
+    let onnx = model("toy_cnn.onnx");
+    let arguments = ["build", "--resident", "--onnx", &model("lstm_a.onnx"), "--engine", "lstm_a.resident"];
+    let window = ["--semantics=window", "--stamps", "--compute-capability=9.0"];
+    let ended = tool.run(&[&arguments[..], &window].concat());
+    if left_out(&ended) || tool.on_cpu().is_none() {
+        return;
+    }
+    ended.must(0, &["ahead: LSTM of 100 units", "the row goes into the window"]);
+    let bench = |more: &[&str]| tool.run(&[&["bench", "--resident=lstm_a.resident"], more].concat());
+    let files = ["--json=r.json", "--samples=30", "--iterations=40", "--paths=tickrt-resident,ort-cpu"];
+    bench(&[&["--onnx", &model("lstm_a.onnx")], &files[..]].concat()).must(0, &["tickrt-resident is not measured"]);
+    let records = fs::read_to_string(tool.path("r.json")).unwrap();
+    let records: serde_json::Value = serde_json::from_str(&records).unwrap();
+    assert_eq!((&records[0]["path"], &records[0]["semantics"]), (&"ort-cpu".into(), &"window".into()));
+    assert_eq!(records[0].get("ready_again_us"), None);
+    // Another network has no such rows.
+    bench(&["--onnx", &onnx, "--paths=tickrt-resident,ort-cpu"]).must(2, &["whole rows"]);
+}
+
+#[test]
+fn resident_engine_that_was_not_named_or_has_another_normalisation_is_wrong_use() {
+    let tool = Tool::new().without_gpu();
+    let (onnx, input) = (model("toy_cnn.onnx"), model("data/nasdaq_windows.npy"));
+    tool.run(&["run", "--chain=resident", "--onnx", &onnx, "--input", &input])
+        .must(2, &["the chain has resident: add --resident FILE"]);
+    tool.run(&["bench", "--paths=tickrt-resident", "--onnx", &onnx]).must(2, &["add --resident FILE"]);
+    tool.run(&["run", "--resident=none.resident", "--input", &input]).must(2, &["none.resident"]);
+    let normalization = model("toy_cnn.normalization.json");
+    let Some(engine) = build(&tool, "toy_cnn", &["--normalization", &normalization]) else { return };
+    let other = fs::read_to_string(&normalization).unwrap().replace("8.0", "7.0");
+    let other = tool.file("other.json", other.as_bytes());
+    tool.run(&["run", "--resident", &engine, "--normalization", &other, "--input", &input])
+        .must(2, &["the normalisation that its kernel was built with", "build it again with that --normalization"]);
 }

@@ -155,9 +155,8 @@ impl Queue {
 
     fn ended(&self) -> u64 {
         let words = self.parts.report.cast::<AtomicU64>();
-        // SAFETY: the report's words live longer than this thread and are aligned; the device writes them whole.
-        let turns = unsafe { words.add(Report::Turns as usize).as_ref() };
-        // Acquire pairs with the release that ends a turn (`finish` in kernels/resident/turn.cuh).
-        turns.load(Ordering::Acquire)
+        // SAFETY: the report's words live longer than this thread and are aligned; the device writes them whole. Acquire pairs
+        // with the release that ends a turn (`finish` in kernels/resident/turn.cuh).
+        unsafe { words.add(Report::Turns as usize).as_ref() }.load(Ordering::Acquire)
     }
 }

@@ -4,11 +4,13 @@ mod check;
 mod html;
 mod idle;
 pub mod machine;
+mod newest;
 mod open_loop;
 mod path;
 mod plot;
 mod report;
 mod soak;
+mod stages;
 mod throughput;
 
 use std::io::IsTerminal;
@@ -39,6 +41,9 @@ Example:
 Host to host: from before the first byte of input is written to after the last byte of output is read. Paths take turns \
 of 50 ms, of which the first 5 are not measured, because a GPU that has idled while others had their turn is slow at first \
 (--idle measures that); input is new every call, its answer computed beforehand and compared. Ends with 1 if an answer was wrong.
+
+With a resident engine built with --semantics window, samples are the windows of one series: every path gets them whole but \
+tickrt-resident, which gets the newest row within the clock and has the rows before it on the GPU.
 
 Paths:
   tickrt-resident a kernel of tickrt's own that stays on the GPU (--resident)
@@ -101,7 +106,7 @@ pub struct Args {
     /// Samples, as for `run`; random ones without
     #[arg(long, visible_alias = "loadInputs", value_name = "FILE", value_delimiter = ',')]
     input: Vec<NamedFile>,
-    /// How many random samples
+    /// How many random samples; of a series' windows, with a resident engine that takes the newest row alone, how many at most
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     samples: u32,
     /// What the random samples follow from
@@ -156,7 +161,8 @@ pub fn main(args: &Args) -> Outcome {
     let config = args.chain.config()?;
     let Started { mut paths, missing, engine } = start(args, &config)?;
     let _metrics = serve_metrics(args, &mut paths)?;
-    let feed = feed(args, &paths[0].session)?;
+    let ways: Vec<Way> = paths.iter().map(|path| path.way).chain(missing.iter().map(|(way, _)| *way)).collect();
+    let feed = feed(args, &ways, &paths[0].session)?;
     let arrivals = arrivals(args)?;
     let before = args.check.as_deref().map(check::read).transpose()?;
     // Whether they can be written, before minutes are spent on measuring.
@@ -173,8 +179,11 @@ pub fn main(args: &Args) -> Outcome {
         tickrt::thread::pin(core)?;
     }
     warm_up(args, &mut paths, &feed)?;
+    paths.iter_mut().try_for_each(|path| newest::measure(path, &feed, [args.atol, args.rtol]))?;
+    paths.iter_mut().for_each(stages::begin);
     measure(args, &mut paths, &feed)?;
     report::print(&paths, &missing, &reference);
+    paths.iter().for_each(stages::print);
     let mut paused = Vec::new();
     if !args.idle.is_empty() {
         for path in paths.iter_mut().filter(|path| matches!(path.way, Way::Resident | Way::Tickrt | Way::TickrtAhead)) {
@@ -334,6 +343,9 @@ fn start(args: &Args, config: &SessionConfig) -> Outcome<Started> {
             _ => way.start(&args.chain, config, engine.as_ref(), tf32).map_err(|error| error.to_string()),
         };
         match started {
+            Ok(session) if way == Way::Resident => {
+                paths.push(Path::resident(session, args.chain.artefact()?.facts().clone())?);
+            }
             Ok(session) => paths.push(Path::new(way, session)?),
             Err(reason) => missing.push((way, reason)),
         }
@@ -348,11 +360,28 @@ fn start(args: &Args, config: &SessionConfig) -> Outcome<Started> {
     Ok(Started { paths, missing, engine })
 }
 
-fn feed(args: &Args, session: &Session) -> Outcome<Feed> {
-    if args.input.is_empty() {
-        return Ok(Feed::random(session.signature(), args.samples as usize, args.seed)?);
-    }
-    answers::read_inputs(&args.input, session.signature())
+/// What is asked. With a resident engine to which the newest row alone is handed over, the windows of one circular series: those
+/// that it answers fast are of one sequence, and every path answers the same.
+fn feed(args: &Args, ways: &[Way], session: &Session) -> Outcome<Feed> {
+    let (signature, samples) = (session.signature(), args.samples as usize);
+    let row = match args.chain.resident.is_some() && ways.contains(&Way::Resident) {
+        true => path::row_alone(args.chain.artefact()?.facts()),
+        false => None,
+    };
+    let Some(row) = row else {
+        return if args.input.is_empty() {
+            Ok(Feed::random(signature, samples, args.seed)?)
+        } else {
+            answers::read_inputs(&args.input, signature)
+        };
+    };
+    let rows = signature.shapes[0].inputs[0].count() / row;
+    let calls = if args.input.is_empty() {
+        Feed::random(signature, samples.div_ceil(rows), args.seed)?
+    } else {
+        answers::read_inputs(&args.input, signature)?
+    };
+    Ok(calls.sliding(row, samples)?)
 }
 
 /// Computes every sample's answer: by ONNX Runtime on the CPU if it is there, else by each path itself, which then shows
@@ -363,7 +392,7 @@ fn expected(paths: &mut [Path], feed: &Feed) -> Outcome<String> {
         if reference.is_some_and(|reference| reference != place) {
             continue;
         }
-        answers::first_outputs(&mut path.session, feed, &mut path.expected)?;
+        path.expect(feed)?;
         path.session.rest();
     }
     let Some(reference) = reference else { return Ok("each path's own, computed beforehand".to_owned()) };

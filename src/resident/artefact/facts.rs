@@ -10,6 +10,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::normalize::{Normalization, Normalizer};
 use crate::plan::{digest, dotted, quoted};
 use crate::resident::Semantics;
+use crate::resident::program::{AHEAD, ROW_KEPT};
+use crate::resident::turn::{STAGES, Sums};
 use crate::sealed::{self, NO_CHECKSUM};
 use crate::tensor::{TensorInfo, elements, format_shape};
 use crate::trust::Trust;
@@ -89,6 +91,36 @@ pub struct Facts {
     pub built_at: String,
 }
 
+/// A program's stages by when they are computed: before their call comes, between its input's arrival and its answer's
+/// departure, and after that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parts<'facts> {
+    /// Computed ahead; nothing where calls hand over the whole input.
+    pub before: Vec<&'facts str>,
+    /// What a call waits for.
+    pub within: Vec<&'facts str>,
+    /// Before the next call can come.
+    pub after: Vec<&'facts str>,
+}
+
+impl Parts<'_> {
+    /// The mean cycles a call of each stage within it but the first, which waits for the input; the last may stand for several.
+    /// Nothing where no call was computed.
+    #[must_use]
+    pub fn mean_cycles(&self, sums: &Sums) -> Vec<(String, f64)> {
+        let stages = self.within.get(1..).unwrap_or_default();
+        if sums.calls == 0 {
+            return Vec::new();
+        }
+        let names = stages.iter().take(STAGES).enumerate().map(|(place, &stage)| {
+            let others = stages.len().saturating_sub(STAGES);
+            // A program adds up in the last word what there is no other one for.
+            if place + 1 == STAGES && others > 0 { format!("{stage}, and {others} more") } else { stage.to_owned() }
+        });
+        names.zip(sums.cycles).map(|(name, cycles)| (name, cycles as f64 / sums.calls as f64)).collect()
+    }
+}
+
 impl Facts {
     /// Of this version and this moment; the rest is to be filled in.
     pub(super) fn new() -> Self {
@@ -149,6 +181,20 @@ impl Facts {
     #[must_use]
     pub fn output_elements(&self) -> usize {
         self.output_shapes.iter().filter_map(|shape| elements(shape)).sum()
+    }
+
+    /// Its stages by when they are computed.
+    #[must_use]
+    pub fn parts(&self) -> Parts<'_> {
+        let mut parts = Parts { before: Vec::new(), within: Vec::new(), after: Vec::new() };
+        for stage in &self.stages {
+            match stage.strip_prefix(AHEAD) {
+                Some(stage) => parts.before.push(stage),
+                None if stage == ROW_KEPT => parts.after.push(stage),
+                None => parts.within.push(stage),
+            }
+        }
+        parts
     }
 
     /// As names and values for people.
@@ -277,5 +323,36 @@ impl Facts {
             Ok(normalizer) => Some(format!("{} words of input for {}", self.input_words, normalizer.input_words())),
             Err(error) => Some(error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(stages: &[String]) -> Facts {
+        Facts { stages: stages.to_vec(), ..Facts::new() }
+    }
+
+    #[test]
+    fn stages_are_parted_by_when_they_are_computed() {
+        let stages =
+            ["ahead: LSTM", "input", "ahead: floats to every block", "newest step", ROW_KEPT].map(str::to_owned);
+        let facts = facts(&stages);
+        let parts = facts.parts();
+        assert_eq!(parts.before, ["LSTM", "floats to every block"]);
+        assert_eq!((&parts.within[..], &parts.after[..]), (&["input", "newest step"][..], &[ROW_KEPT][..]));
+        let sums = Sums { calls: 10, cycles: [5000; STAGES], ..Sums::default() };
+        assert_eq!(parts.mean_cycles(&sums), [("newest step".to_owned(), 500.0)]);
+        assert_eq!(parts.mean_cycles(&Sums::default()), []);
+    }
+
+    #[test]
+    fn last_sum_of_cycles_stands_for_all_stages_that_are_left() {
+        let stages: Vec<String> = (0..=STAGES + 2).map(|stage| format!("stage {stage}")).collect();
+        let means = facts(&stages).parts().mean_cycles(&Sums { calls: 1, ..Sums::default() });
+        assert_eq!(means.len(), STAGES);
+        assert_eq!(means[0].0, "stage 1");
+        assert_eq!(means[STAGES - 1].0, format!("stage {STAGES}, and 2 more"));
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::job::Job;
-use super::{Program, templates, unsupported};
+use super::{AHEAD, Program, ROW_KEPT, templates, unsupported};
 use crate::error::Result;
 use crate::normalize::NonFinite;
 use crate::resident::budget::Hardware;
@@ -440,7 +440,7 @@ impl<'network> Plan<'network> {
         takes_turn: bool,
         note: String,
     ) {
-        let note = if is_ahead { format!("ahead: {note}") } else { note };
+        let note = if is_ahead { format!("{AHEAD}{note}") } else { note };
         let number = self.steps.len();
         let _ = write!(self.structures, "// {note}\nstruct S{number} {{\n{}}};\n", numbers.0);
         self.notes.push(note.clone());
@@ -537,7 +537,7 @@ impl<'network> Plan<'network> {
             .int("rows_to", rows_to)
             .int("steps", self.job.steps)
             .text(&format!("  using Normal = S{input};\n  static constexpr InputType type = Normal::type;\n"));
-        self.step("NewRow", numbers, several, true, "the row goes into the window".into());
+        self.step("NewRow", numbers, several, true, ROW_KEPT.into());
         Ok(())
     }
 
@@ -631,19 +631,33 @@ impl<'network> Plan<'network> {
             let _ = writeln!(calls, "    b.window = window_of<{row}, {steps}>(b);");
         }
         ahead.iter().for_each(|&(number, step)| calls += &step.line(number));
-        for (stage, &(number, step)) in in_time.iter().enumerate() {
-            // The newest row comes last, and its time is none of the call's.
-            let is_row = step.template == "NewRow";
-            if is_row && answers_early {
+        let rehearses = of_window && in_time.iter().all(|(_, step)| step.template != "Recurrent");
+        if rehearses {
+            // What was computed ahead has driven the instructions of what follows out of their caches: they come back in a
+            // rehearsal of the same instructions.
+            calls += "    bool ends = true;\n#pragma unroll 1\n    for (b.rehearses = true;; b.rehearses = false) {\n";
+        }
+        let (row, in_time): (Vec<_>, Vec<_>) = in_time.iter().partition(|(_, step)| step.template == "NewRow");
+        for (stage, &&(number, step)) in in_time.iter().enumerate() {
+            calls += &step
+                .line(number)
+                .replace("if (!", if rehearses && stage == 0 { "if (!b.rehearses && !" } else { "if (!" });
+            if stamps {
+                let _ = match stage {
+                    0 => writeln!(calls, "    u64 at = cycles();"),
+                    _ => writeln!(calls, "    if (!b.rehearses) stamp(spent, {}, at);", stage.min(STAMPS) - 1),
+                };
+            }
+        }
+        if rehearses {
+            calls += "    if (b.rehearses) continue;\n    ends = false;\n    break;\n    }\n    if (ends) break;\n";
+        }
+        // The newest row goes into its window behind the answer where it can: its time is none of the call's.
+        for &&(number, step) in &row {
+            if answers_early {
                 let _ = writeln!(calls, "    if (is_final(b, {ROWS_WORD})) {{\n{answers}    }}");
             }
             calls += &step.line(number);
-            if stamps && !is_row {
-                let _ = match stage {
-                    0 => writeln!(calls, "    u64 at = cycles();"),
-                    _ => writeln!(calls, "    stamp(spent, {}, at);", stage.min(STAMPS) - 1),
-                };
-            }
         }
         if !of_window {
             calls += answers;

@@ -91,7 +91,8 @@ fn label(record: &Record) -> String {
 
 fn same(a: &Record, b: &Record) -> bool {
     is_plain(a)
-        && (&a.path, &a.precision, a.batch, a.threads) == (&b.path, &b.precision, b.batch, b.threads)
+        && (&a.path, &a.precision, &a.semantics) == (&b.path, &b.precision, &b.semantics)
+        && (a.batch, a.threads) == (b.batch, b.threads)
         && a.model_sha256 == b.model_sha256
 }
 
@@ -156,5 +157,7 @@ pub mod tests {
         assert!(against(&alone, &before, file, 0.5).is_err(), "nothing to compare is no pass");
         let other = Record { precision: "fp32".into(), ..record("4", "tickrt", 40.0, 50.0) };
         assert!(against(&[other, now[1].clone()], &before, file, 0.5).is_err(), "another precision");
+        let other = Record { semantics: "window, newest row last".into(), ..record("4", "tickrt", 40.0, 50.0) };
+        assert!(against(&[other, now[1].clone()], &before, file, 0.5).is_err(), "another call");
     }
 }

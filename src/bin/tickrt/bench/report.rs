@@ -22,6 +22,7 @@ pub fn print(paths: &[Path], missing: &[(Way, String)], reference: &str) {
             println!("  {}: without a CUDA graph: {why}", path.way.name());
         }
     }
+    paths.iter().for_each(say_what_is_before_the_clock);
     for (way, reason) in missing {
         println!("  {} is not measured: {reason}", way.name());
     }
@@ -47,7 +48,7 @@ pub fn print(paths: &[Path], missing: &[(Way, String)], reference: &str) {
             vec![path.way.name().to_owned(), latencies.calls().to_string(), format!("{:.1}", latencies.mean_us())];
         row.extend(quantiles);
         row.push(format!("{:.1}", latencies.max_us()));
-        row.push(format!("{:.0}", latencies.calls_per_s()));
+        row.push(format!("{:.0}", path.calls_per_s(latencies)));
         row.push(format!("{:.1}", path.session.device_memory() as f64 / 1e6));
         row.push(path.found.beyond.to_string());
         table.row(row);
@@ -117,16 +118,46 @@ pub fn write(args: &Args, records: &[Record]) -> Outcome {
         std::fs::write(file, text).map_err(|error| failed(file, error))?;
     }
     if let Some(file) = &args.csv {
-        let mut writer = csv::Writer::from_path(file).map_err(|error| failed(file, error.into()))?;
-        records.iter().try_for_each(|record| writer.serialize(record)).map_err(|error| failed(file, error.into()))?;
-        writer.flush().map_err(|error| failed(file, error))?;
+        std::fs::write(file, as_csv(records)).map_err(|error| failed(file, error))?;
     }
     Ok(())
+}
+
+/// Every row with every column, also that which a record in JSON leaves out.
+fn as_csv(records: &[Record]) -> Vec<u8> {
+    #[derive(serde::Serialize)]
+    struct Last {
+        ready_again_us: Option<f64>,
+    }
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for record in records {
+        let last = Last { ready_again_us: record.ready_again_us };
+        let row = (Record { ready_again_us: None, ..record.clone() }, last);
+        writer.serialize(row).expect("columns of numbers and strings");
+    }
+    writer.into_inner().expect("memory takes it")
 }
 
 /// Microseconds, as all tables have them.
 pub fn us(microseconds: f64) -> String {
     format!("{microseconds:.1}")
+}
+
+/// Where the newest row alone is handed over: what is computed when, and how far calls are apart for it.
+fn say_what_is_before_the_clock(path: &Path) {
+    let (Some(facts), Some(newest)) = (&path.facts, &path.newest) else { return };
+    let (name, parts) = (path.way.name(), facts.parts());
+    let list = |stages: &[&str]| if stages.is_empty() { "nothing".to_owned() } else { stages.join("; ") };
+    println!("  {name}: each call hands over the newest row of a window; the rows before it are on the GPU");
+    println!("  {name}: computed before the clock: {}", list(&parts.before));
+    println!("  {name}: within it: {}", list(&parts.within));
+    if let Some(ready_again) = newest.ready_again_us() {
+        println!(
+            "  {name}: after the answer: {}; the next row can be taken after {ready_again:.1} µs, and comes after {:.1}",
+            list(&parts.after),
+            newest.pause_us()
+        );
+    }
 }
 
 /// Ours against the others' best.
@@ -136,13 +167,15 @@ fn say_how_much_faster(paths: &[Path]) {
         of.map(|path| path.latencies.quantile_us(share)).reduce(f64::min)
     };
     for ours in [Way::Resident, Way::Tickrt, Way::TickrtAhead] {
+        let row_alone = paths.iter().any(|path| path.way == ours && path.newest.is_some());
+        let of_what = if row_alone { ", of a row against whole windows within the clock" } else { "" };
         for (theirs, name) in [
             (&[Way::OrtCuda, Way::OrtCudaGraph][..], "the best of ONNX Runtime CUDA"),
             (&[Way::TrtTextbook], "trt-textbook"),
         ] {
             let ratio = |share| Some(best(theirs, share)? / best(&[ours], share)?);
             if let (Some(p50), Some(p99)) = (ratio(0.5), ratio(0.99)) {
-                println!("  {} against {name}: {p50:.2} times as fast at p50, {p99:.2} at p99", ours.name());
+                println!("  {} against {name}: {p50:.2} times as fast at p50, {p99:.2} at p99{of_what}", ours.name());
             }
         }
     }
@@ -208,7 +241,7 @@ pub fn records(args: &Args, paths: &[Path], beside: &Beside) -> Outcome<Vec<Reco
                 BackendKind::OrtCuda if model.precision == "tf32" => model.precision.clone(),
                 _ => "fp32".to_owned(),
             },
-            semantics: "window".to_owned(),
+            semantics: if path.newest.is_some() { "window, newest row last" } else { "window" }.to_owned(),
             batch,
             threads: match path.way {
                 Way::OrtCpu => cpu_threads(args.chain.threads),
@@ -225,13 +258,14 @@ pub fn records(args: &Args, paths: &[Path], beside: &Beside) -> Outcome<Vec<Reco
             p9999_us: latencies.quantile_us(0.9999),
             max_us: latencies.max_us(),
             calls: latencies.calls(),
-            inferences_per_s: latencies.calls_per_s() * batch as f64,
+            inferences_per_s: path.calls_per_s(latencies) * batch as f64,
             device_mb: path.session.device_memory() as f64 / 1e6,
             gpu: machine.gpu.clone(),
             driver: machine.driver.clone(),
             tensorrt: of(on_tensorrt, &model.tensorrt),
             onnxruntime: of(on_onnxruntime, &machine.onnxruntime),
             commit: machine.commit.clone(),
+            ready_again_us: path.newest.as_ref().and_then(|newest| newest.ready_again_us()),
         }
     };
     let mut records: Vec<Record> = paths.iter().map(|path| record(path, &path.latencies)).collect();
@@ -257,4 +291,31 @@ pub fn records(args: &Args, paths: &[Path], beside: &Beside) -> Outcome<Vec<Reco
         ..like(one.way, &one.latencies)
     }));
     Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::tests::record;
+    use super::*;
+
+    #[test]
+    fn csv_has_one_head_for_records_with_and_without_the_optional_column() {
+        let plain = record("1", "tickrt", 10.0, 20.0);
+        let other = Record { ready_again_us: Some(31.5), ..record("1", "tickrt-resident", 3.0, 4.0) };
+        for records in [[plain.clone(), other.clone()], [other, plain]] {
+            let text = String::from_utf8(as_csv(&records)).unwrap();
+            let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
+            assert_eq!(lines.len(), 3, "{text}");
+            assert_eq!(lines[0].last(), Some(&"ready_again_us"));
+            assert!(lines.iter().all(|line| line.len() == lines[0].len()), "{text}");
+            assert!(lines[1..].iter().any(|line| line.last() == Some(&"31.5")), "{text}");
+        }
+    }
+
+    #[test]
+    fn record_of_before_is_read_and_written_as_it_was() {
+        let plain = record("1", "tickrt", 10.0, 20.0);
+        assert_eq!(plain.ready_again_us, None);
+        assert!(!serde_json::to_string(&plain).unwrap().contains("ready_again"));
+    }
 }

@@ -44,6 +44,7 @@ pub fn run(path: &mut Path, feed: &Feed, duration: Duration, device: usize, tole
     let mut next = start + every;
     let mut sample = 0;
     while start.elapsed() < duration {
+        path.get_ready();
         let latency = path.checked_call(feed, sample % feed.calls(), tolerance)?;
         sample += 1;
         rolling.record(latency);
