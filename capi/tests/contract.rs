@@ -127,12 +127,19 @@ fn chain_without_a_backend_tells_every_reason() {
 
 #[test]
 fn chain_with_a_resident_engine_that_is_not_there_tells_where_it_looked() {
-    let mut chain = tickrt_chain_new();
-    // SAFETY: a string that lives long enough.
-    fine(unsafe { tickrt_chain_add_resident(Some(&mut chain), c"/nowhere.resident".as_ptr()) });
-    let mut predictor = MaybeUninit::uninit();
-    let error = tickrt_predictor_new(Some(chain), None, Some(&mut predictor));
-    assert_eq!(code(error, &["resident", "/nowhere.resident"]), number("TICKRT_NO_BACKEND"));
+    let start = |config: Option<&tickrt::SessionConfig>| {
+        let mut chain = tickrt_chain_new();
+        // SAFETY: a string that lives long enough.
+        fine(unsafe { tickrt_chain_add_resident(Some(&mut chain), c"/nowhere.resident".as_ptr()) });
+        let mut predictor = MaybeUninit::uninit();
+        code(tickrt_predictor_new(Some(chain), config, Some(&mut predictor)), &["/nowhere.resident"])
+    };
+    // As of a plan: without its sidecar nobody knows the normalisation.
+    assert_eq!(start(None), number("TICKRT_INVALID_ARGUMENT"));
+    let mut config = tickrt_config_new();
+    fine(tickrt_config_set_no_normalization(Some(&mut config)));
+    assert_eq!(start(Some(&config)), number("TICKRT_NO_BACKEND"));
+    tickrt_config_free(Some(config));
 }
 
 #[test]
