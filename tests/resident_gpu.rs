@@ -250,6 +250,15 @@ fn engine_that_rests_leaves_the_gpu_and_answers_again() {
     assert_eq!(first, again);
 }
 
+/// Says so when it is dropped.
+struct Ended<'a>(&'a AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 #[test]
 fn other_users_of_cuda_in_the_process_get_their_turn() {
     let Some(_alone) = alone() else { return };
@@ -259,6 +268,8 @@ fn other_users_of_cuda_in_the_process_get_their_turn() {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
+            // Also when something in here fails: the calls below would go on for ever.
+            let _ended = Ended(&done);
             let timed = |what: &str, work: &mut dyn FnMut()| {
                 let started = Instant::now();
                 work();
@@ -291,7 +302,6 @@ fn other_users_of_cuda_in_the_process_get_their_turn() {
                 }
             });
             timed("freeing both", &mut || drop((tensorrt.take(), cuda.take())));
-            done.store(true, Ordering::Release);
         });
         let (mut calls, mut worst) = (0_u64, Duration::ZERO);
         let mut output = [0.0_f32; 3];
