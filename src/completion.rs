@@ -24,6 +24,9 @@
 //! (`kernels/normalize.cuh`), which pairs with the session's release of that number after the input; or, of an input in band, it
 //! polls each unit (`kernels/normalize_small.cuh`), for which what was said of answers holds the other way round.
 //!
+//! A window that is handed over whole to a device that keeps windows lies beside its units, as plain words: the unit that tells
+//! how many rows come is stored last, with release order, and the device reads them behind a fence of system scope.
+//!
 //! **What could go wrong** is modelled in `tests/completion_model` with this very file over loom's atomics, the GPU being a
 //! thread: an answer seen in part, one of an earlier call taken for this one's, a slot given out while its late answer is on
 //! its way.
@@ -172,8 +175,9 @@ pub(crate) mod in_band {
     pub(crate) fn send_row(rows: u32, words: &[u32], units: &[Unit], sequence: u64) {
         let (front, units) = units.split_at(2);
         send(words, units, sequence);
-        front[0].send(sequence, rows);
         front[1].send(sequence, 0);
+        // Release pairs with the fence in kernels/resident/window.cuh: a window that is handed over whole lies beside its units.
+        front[0].0.store(sequence << 32 | u64::from(rows), Ordering::Release);
     }
 
     /// Tells a resident kernel that awaits call `sequence` to end: `kStop` in kernels/resident/turn.cuh.

@@ -245,10 +245,18 @@ impl PredictorBuilder {
         if started.is_empty() {
             return Err(no_backend(&passed_over));
         }
-        started[0].session.keep_warm()?;
         // One set of rings in all: the one that answers has it.
         started[1..].iter_mut().for_each(|entry| drop(entry.session.take_windows()));
-        Ok(Predictor { entries: started, active: 0, passed_over, observers: Observers::default(), question: None })
+        let observers = Observers::default();
+        let mut predictor = Predictor { entries: started, active: 0, passed_over, observers, question: None };
+        while let Err(error) = predictor.entries[predictor.active].session.resume() {
+            let failed = predictor.active;
+            predictor.retire(failed, error);
+            if !predictor.entries[predictor.active].usable() {
+                return Err(no_backend(&predictor.passed_over));
+            }
+        }
+        Ok(predictor)
     }
 
     /// ONNX Runtime has no sidecar: it gets the normalisation of the plans, even of one that cannot be loaded here.
@@ -492,6 +500,12 @@ impl Predictor {
     pub fn rearm(&mut self) -> Result<BackendKind> {
         let before = self.active;
         self.entries.iter_mut().for_each(|entry| (entry.failed, entry.distrusted) = (false, false));
+        for entry in &mut self.entries {
+            // A kernel that has ended with an error does not come back.
+            if let Some(error) = entry.session.resident_failure() {
+                (entry.failed, entry.reason) = (true, Some(error));
+            }
+        }
         let first = self.entries.iter().position(Started::usable).ok_or(ErrorKind::Unavailable)?;
         self.make_active(first);
         match self.entries[..first].iter().find_map(|entry| entry.reason.clone()) {

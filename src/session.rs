@@ -729,7 +729,9 @@ impl Session {
         let done = Instant::now();
         let slot = self.slots[index];
         self.slots[index].state = SlotState::Free;
-        if status.is(Status::NON_FINITE_INPUT) || self.looks_at_input && self.is_input_bad(index) {
+        // Rows of a window were looked at when they were pushed.
+        let looks = self.looks_at_input && slot.moment.is_none();
+        if status.is(Status::NON_FINITE_INPUT) || looks && self.is_input_bad(index) {
             return self.ended(index, sequence, Err(ErrorKind::NonFiniteInput.into()));
         }
         self.unpack(index);

@@ -22,7 +22,7 @@ use tickrt::resident::Semantics;
 use tickrt::resident::budget::Hardware;
 use tickrt::resident::lower;
 use tickrt::resident::network::Network;
-use tickrt::resident::program::{Options, Program, program_with};
+use tickrt::resident::program::{Asks, Options, Program, program_with};
 use tickrt::resident::reference::{self, Accumulation};
 use tickrt::{DataType, Normalization, Normalizer, Shapes, Stats};
 
@@ -345,7 +345,9 @@ fn inputs_are_normalised_as_the_scalar_version_does_it() {
             .stats(Stats::PerTensor { mean: [0.25], std: [3.0] })
             .clamp(-0.5, 0.75);
         let normalizer = Normalizer::new(&normalization, input, &input.shape, None).unwrap();
-        agrees("mlp_384", &network, &normalizer, Options { blocks: Some(8), ..Options::default() });
+        for asks in [Asks::Each, Asks::First] {
+            agrees("mlp_384", &network, &normalizer, Options { blocks: Some(8), asks, ..Options::default() });
+        }
     }
 }
 
@@ -358,9 +360,10 @@ fn random_networks_answer_as_the_plain_executor_does() {
         let network = lower(&model, &Shapes::new()).unwrap();
         let normalizer = untouched(&network, &model);
         let blocks = Some([1, 2, 4][seed as usize % 3]);
-        for options in
-            [Options { blocks, threads: Some(64), stamps: seed % 2 == 0, ..Options::default() }, Options::default()]
-        {
+        for options in [
+            Options { blocks, threads: Some(64), stamps: seed % 2 == 0, asks: asks(seed), ..Options::default() },
+            Options::default(),
+        ] {
             match program_with(&network, &normalizer, Hardware::H100, options) {
                 Ok(program) => {
                     println!("network {seed} on {} blocks: {:?}", program.blocks, program.notes);
@@ -432,13 +435,18 @@ fn convolutions_hand_on_what_is_not_finite() {
     }
 }
 
+/// Now the one, now the other.
+fn asks(number: u64) -> Asks {
+    if number.is_multiple_of(2) { Asks::First } else { Asks::Each }
+}
+
 /// Turns of a few milliseconds, calls at any time: each is answered once, whichever turn it meets.
 #[test]
 fn calls_across_turns_are_each_answered_once() {
     let model = Model::read(model("mlp_384.onnx")).unwrap();
     let network = lower(&model, &Shapes::new()).unwrap();
-    for blocks in [1, 4] {
-        let options = Options { blocks: Some(blocks), threads: Some(128), stamps: true, ..Options::default() };
+    for (blocks, asks) in [(1, Asks::Each), (4, Asks::Each), (4, Asks::First)] {
+        let options = Options { blocks: Some(blocks), threads: Some(128), stamps: true, asks, ..Options::default() };
         let program = program_with(&network, &untouched(&network, &model), Hardware::H100, options).unwrap();
         // The wrap of the units' 32 bits is among the calls.
         let first = (1 << 32) - 20;
@@ -584,8 +592,10 @@ fn streams_of_rows_are_answered_as_their_windows() {
         [(true, [5, 7, 2, 36]), (false, [5, 36, 2, 40]), (true, [4, 40, 1, 9]), (false, [2, 6, 3, 3])]
     {
         let (network, normalizer) = stacked(is_lstm, sizes);
-        for (blocks, threads) in [(1, 64), (2, 64), (4, 96), (8, 64)] {
-            let options = Options { blocks: Some(blocks), threads: Some(threads), stamps: true, ..Options::default() };
+        for (number, (blocks, threads)) in [(1, 64), (2, 64), (4, 96), (8, 64)].into_iter().enumerate() {
+            let asks = asks(number as u64 + u64::from(is_lstm));
+            let options =
+                Options { blocks: Some(blocks), threads: Some(threads), stamps: true, asks, ..Options::default() };
             streams(&format!("{sizes:?}"), &network, &normalizer, options, 8, turn);
         }
     }
@@ -665,9 +675,9 @@ fn streams_of_halves_are_answered_as_their_windows() {
 
 #[test]
 fn turns_that_end_leave_the_window_to_the_next() {
-    for (is_lstm, blocks) in [(true, 1), (true, 4), (false, 2)] {
+    for (is_lstm, blocks, asks) in [(true, 1, Asks::Each), (true, 4, Asks::First), (false, 2, Asks::Each)] {
         let (network, normalizer) = stacked(is_lstm, [3, 36, 2, 36]);
-        let options = Options { blocks: Some(blocks), threads: Some(64), ..Options::default() };
+        let options = Options { blocks: Some(blocks), threads: Some(64), asks, ..Options::default() };
         streams("short turns", &network, &normalizer, options, 30, Duration::from_millis(4));
     }
 }

@@ -186,6 +186,8 @@ fn rows_one_by_one_have_the_answers_of_their_windows() {
         let mut session =
             Session::resident(&artefact, &SessionConfig { windows: windows.clone(), ..short_turns() }).unwrap();
         let mut cpu = reference(name, &SessionConfig { windows, ..config() });
+        let other_rows = SessionConfig { windows: Some(WindowConfig::new(1, row / 2)), ..config() };
+        assert_eq!(Session::resident(&artefact, &other_rows).unwrap_err().kind(), ErrorKind::InvalidArgument);
         let rows = session.window_rows().unwrap();
         let (mut got, mut expected) = (vec![0.0_f32; outputs(&session)], vec![0.0_f32; outputs(&session)]);
         let (mut apart, mut asked) = (0.0_f32, 0);
@@ -215,6 +217,26 @@ fn rows_one_by_one_have_the_answers_of_their_windows() {
         println!("{name}: {asked} windows, furthest from the CPU's by {apart:.1e}");
         assert!(asked > 300 && apart < 1e-5, "{name}: {asked} windows, {apart}");
     }
+}
+
+/// A caller that is pinned, spins and runs before all others takes nothing from the thread that queues turns.
+#[test]
+fn caller_with_a_core_of_its_own_is_answered_turn_after_turn() {
+    let Some(_alone) = alone() else { return };
+    std::thread::spawn(|| {
+        tickrt::thread::pin(*tickrt::thread::allowed_cores().last().unwrap()).unwrap();
+        if let Err(error) = tickrt::thread::raise(50) {
+            println!("not before all others: {error}");
+        }
+        let mut session = Session::resident(&artefact("mlp"), &short_turns()).unwrap();
+        let (input, mut output) = (random(1, 256), [0.0_f32; 3]);
+        let until = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < until {
+            session.infer(&input, &mut output).unwrap();
+        }
+    })
+    .join()
+    .unwrap();
 }
 
 #[test]
@@ -362,6 +384,14 @@ fn nan_is_refused_where_the_normalisation_refuses_it() {
     assert_eq!(session.infer(&input, &mut output).unwrap_err().kind(), ErrorKind::NonFiniteInput);
     input[200] = 0.5;
     session.infer(&input, &mut output).unwrap();
+    let windows = Some(WindowConfig::new(1, 32));
+    let mut windowed = Session::resident(&artefact, &SessionConfig { windows, ..config() }).unwrap();
+    input[3] = f32::INFINITY;
+    assert_eq!(
+        windowed.infer(&input, &mut output).unwrap_err().kind(),
+        ErrorKind::NonFiniteInput,
+        "beside windows, too"
+    );
     let other = SessionConfig { normalizations: Some(vec![normalization("mlp").clamp(-1.0, 1.0)]), ..config() };
     assert_eq!(Session::resident(&artefact, &other).unwrap_err().kind(), ErrorKind::InvalidArgument);
 }

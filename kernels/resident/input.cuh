@@ -21,23 +21,31 @@ __device__ inline float element(InputType type, u32 word, u32 k) {
 // all the others, even), units_each (of a block, even); type, count (elements); scaled (whether there is a table of mean, std
 // and place an element), table (its offset in the constants); replaces, replacement (of what is not finite); bounded, lowest,
 // highest; to (where the elements go), whole (to every block, or to the one that asks, as its share of `each`), to_bytes (of
-// one copy), barriers.
+// one copy), barriers; hands_out (block 0 alone asks, and sends each block its share).
+//
+// Shares that are handed out have one copy: what reads them sends sums to block 0, so that this takes no further call before all
+// have read the one before.
 template <class S>
 struct Input {
   static constexpr u32 kElements = elements_of_word(S::type);
   // Blocks that have a share.
   static constexpr u32 kAsking = S::units <= S::units_each ? 1 : (S::units + S::units_each - 1) / S::units_each;
   static constexpr bool kSends = S::whole && S::blocks > 1;
+  // Blocks that know of a call without being told.
+  static constexpr u32 kKnowing = S::hands_out ? (S::count + S::each - 1) / S::each : kAsking;
 
   __device__ Input(const Block&, const Turn&) {}
   __device__ static void arm(const Block& b) {
+    const u32 bytes = S::hands_out ? own(b) * 4 : 0;
+    if (bytes && b.thread == 0) expect(S::barriers, bytes), expect(S::barriers + 8, bytes);
     if (kSends && b.thread == 0) expect(S::barriers, S::count * 4), expect(S::barriers + 8, S::count * 4);
   }
 
   // Whether the call has come; false: the turn is over.
   __device__ bool take(Block& b, const Turn& turn) const {
-    bool over = b.rank < kAsking ? !ask(b, turn) : b.warp == 0 && !is_told(b);
+    bool over = b.rank < kAsking ? !ask(b, turn) : b.rank >= kKnowing && b.warp == 0 && !is_told(b);
     if (over && b.is_first_thread()) end_for_all<S::blocks>(b);
+    if (S::hands_out && !over && own(b)) over = !wait(b, S::barriers, own(b) * 4);
     if (kSends && !over) over = !wait(b, S::barriers, S::count * 4);
     return !sync_block_or(over);
   }
@@ -48,6 +56,12 @@ struct Input {
   }
 
  private:
+  // Elements of the block's share.
+  __device__ static u32 own(const Block& b) {
+    const u32 before = b.rank * S::each;
+    return before >= S::count ? 0 : S::count - before < S::each ? S::count - before : S::each;
+  }
+
   __device__ static bool ask(Block& b, const Turn& turn) {
     const u32 before = b.rank * S::units_each, lead = b.rank == 0 ? S::lead / 2 : 0;
     const u32 own = lead + (S::units - before < S::units_each ? S::units - before : S::units_each) / 2;
@@ -66,13 +80,25 @@ struct Input {
         if (any_of_warp(ends(b, pair, looks, v))) return false;
       }
       if (pair < lead) *shared(S::rows_word) = as_float(u32(v.first));
-      if (pair >= lead && mine) {
+      if (S::hands_out && pair >= lead && mine) hand_out(b, turn, (pair - lead) * 2, v);
+      if (!S::hands_out && pair >= lead && mine) {
         put_word(b, turn, before + (pair - lead) * 2, u32(v.first));
         put_word(b, turn, before + (pair - lead) * 2 + 1, u32(v.second));
       }
-      if (b.rank == 0 && base == 0 && kAsking + b.lane < S::blocks) tell(peer(kAsking + b.lane), S::come_word, u32(b.call) << 1 | 1);
+      if (b.rank == 0 && base == 0 && kKnowing + b.lane < S::blocks) tell(peer(kKnowing + b.lane), S::come_word, u32(b.call) << 1 | 1);
     }
     return true;
+  }
+
+  // Two words beside each other lie in one share, whose blocks begin at multiples of four.
+  __device__ static void hand_out(const Block& b, const Turn& turn, u32 from, const Units& v) {
+    if (from >= S::count) return;
+    const float first = of_row(turn, from, as_float(u32(v.first)));
+    const u32 there = peer(from / S::each), at = S::to + 4 * (from % S::each), barrier = S::barriers + 8 * b.copy();
+    if (from + 1 < S::count)
+      send2(there, at, barrier, first, of_row(turn, from + 1, as_float(u32(v.second))));
+    else
+      send(there, at, barrier, first);
   }
 
   __device__ static bool is_told(const Block& b) {

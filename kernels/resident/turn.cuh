@@ -40,6 +40,7 @@ struct Block {
   u64 until;     // by nanoseconds()
   u32 stop_word; // offset of the word that says that the turn is over
   bool met, stopped;
+  bool leaves;   // the turn ends behind this call
   bool again;    // the call is computed a second time, now of the window that it brought
   bool rehearses;  // what follows is computed of what lies there: nothing is sent, waited for or answered
   u32 slot;

@@ -14,12 +14,16 @@ __device__ const float* window_of(const Block& b) {
 // Behind the answer: the row, and the number of rows that block 0 was given with it, go to every block, which puts the row
 // into its window. A call that brought a whole window is computed again: its rows are read from the host first.
 //
+// A turn of which half is over ends here, where the next one has the same to compute ahead as this one would have. While a call
+// is awaited it would have to compute again what is there, and a row that came then would wait for that.
+//
 // S: threads, blocks; count (of a row), each, from (the block's share); whole, whole_bytes (where the row is whole already, if
 // `is_whole`), to, to_bytes (of one copy), barriers; rows_word, rows_to (two words, one for each copy); steps; type; Normal
 // (the input's structure).
 template <class S>
 struct NewRow {
   static constexpr bool kSends = S::blocks > 1;
+  static constexpr u32 kLast = 0x80000000u;  // beside the number of rows
   static constexpr u32 kInWord = elements_of_word(S::type), kSize = 4 / kInWord;  // elements of a word, bytes of an element
   static constexpr u32 kBytes = (S::is_whole ? 0 : (S::count + 3) / 4 * 16) + 4;
 
@@ -29,9 +33,14 @@ struct NewRow {
   }
 
   __device__ bool run(Block& b, const Turn& turn) const {
+    // One thread decides for all, when all have seen whether the answer is final.
+    sync_block();
+    if (b.is_first_thread() && nanoseconds() + turn.limit_ns / 2 > b.until)
+      *shared(S::rows_word) = as_float(as_bits(*shared(S::rows_word)) | kLast);
+    sync_block();
     if (kSends) send_own(b);
     if (sync_block_or(kSends && !wait(b, S::barriers, kBytes))) return false;
-    const u32 rows = as_bits(*shared(kSends ? S::rows_to + 4 * b.copy() : S::rows_word));
+    const u32 told = as_bits(*shared(kSends ? S::rows_to + 4 * b.copy() : S::rows_word)), rows = told & ~kLast;
     if (rows > 1 && !b.again) {
       take_window(b, turn);
       b.again = true;
@@ -40,6 +49,7 @@ struct NewRow {
                                      : kSends ? shared(S::to + b.copy() * S::to_bytes) : shared(S::from);
       for (u32 i = b.thread; i < S::count; i += S::threads) put(b, b.call, i, row[i]);
       b.again = false;
+      b.leaves = told & kLast;
     }
     sync_block();
     return true;
@@ -66,6 +76,7 @@ struct NewRow {
 
   // All rows but the newest, which is among the units.
   __device__ static void take_window(const Block& b, const Turn& turn) {
+    fence_system();
     const u64 rows = turn.rows + u64(b.slot) * turn.rows_stride;
     for (u32 i = b.thread; i < (S::steps - 1) * S::count; i += S::threads) {
       const u32 word = load_word4_of_host(rows + i * kSize / 4 * 4);

@@ -201,7 +201,9 @@ pub enum Health {
 /// write them, or read its header and inputs, from then until the next launch of that slot. In band, `done` points to a
 /// unit for each word of the largest shape, and nothing but the session writes `outputs`. With `input_units` there is one
 /// shape and one input, the input's memory reaches to the end of its last word of 4 bytes, and there is an even number of
-/// units, one for each word at least.
+/// units, one for each word at least; with `newest_row` an even number of them behind two more, one for each word of a row, and
+/// the input is at least two rows of as many bytes, a multiple of 4. A backend that takes calls in order reads a slot's units
+/// whenever they carry the number of the call that is due.
 pub unsafe trait Backend: Send {
     /// Which one.
     fn kind(&self) -> BackendKind;
@@ -243,8 +245,8 @@ pub unsafe trait Backend: Send {
     }
 
     /// Whether the device takes calls by their numbers: call `n` in slot `(n - 1) % slots().len()`, none left out. Then it
-    /// takes inputs by `input_units` alone, [`launch`](Self::launch) comes after them, and no slot is there to be kept warm
-    /// with.
+    /// takes inputs by `input_units` alone, which it reads before [`launch`](Self::launch), and there are as many slots as
+    /// [`depth`](crate::SessionConfig::depth) says.
     fn takes_calls_in_order(&self) -> bool {
         false
     }
@@ -261,9 +263,9 @@ pub unsafe trait Backend: Send {
         true
     }
 
-    /// Ends what waits on the device for calls, so that nothing keeps it busy until the next one: that will have number `next`,
-    /// if its slot is not in use.
-    fn rest(&mut self, _next: Option<u64>) {}
+    /// Ends what waits on the device for calls, so that nothing keeps it busy until the next one, which will have number `next`;
+    /// its slot is in use still unless `is_free`. Calls before it are answered all the same.
+    fn rest(&mut self, _next: u64, _is_free: bool) {}
 
     /// Has the device wait for calls again.
     ///

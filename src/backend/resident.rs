@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use self::room::Room;
 use self::turns::Turns;
 use crate::backend::slots::SlotLayout;
-use crate::backend::{Backend, BackendKind, CallShape, Health, LAST_CALL, OutputShape, Signature, SlotMemory};
+use crate::backend::{Backend, BackendKind, CallShape, Health, OutputShape, Signature, SlotMemory};
 use crate::completion::in_band;
 use crate::config::{SessionConfig, WindowConfig};
 use crate::device::{Cluster, Device, DeviceBuffer, Feature, MappedBuffer, Module, Quarantine, Settle, Stream};
@@ -180,16 +180,16 @@ unsafe impl Backend for Resident {
         false
     }
 
-    fn rest(&mut self, next: Option<u64>) {
+    fn rest(&mut self, next: u64, is_free: bool) {
         if self.device_side.is_closed() || self.resting {
             return;
         }
         self.resting = true;
-        self.device_side.turns.rest();
-        if let Some(next) = next {
+        if is_free {
             in_band::stop(self.first_unit(next), next);
             self.marked = Some(next);
         }
+        self.device_side.turns.rest(next);
     }
 
     fn wake(&mut self) -> Result<()> {
@@ -235,7 +235,7 @@ unsafe impl Backend for Resident {
 
 impl Settle for DeviceSide {
     fn settled(&self) -> bool {
-        self.turns.end(LAST_CALL)
+        self.turns.end()
     }
 }
 
@@ -307,6 +307,14 @@ fn signature(artefact: &Artefact, config: &SessionConfig) -> Result<Signature> {
         return Err(wrong()
             .expected("one shape, that which it was built for")
             .got(format!("{} announced", resolved.len())));
+    }
+    if let (Semantics::Window, Some(windows)) = (facts.semantics, &config.windows)
+        && Some(windows.row) != facts.window_row
+    {
+        return Err(wrong()
+            .expected(format!("windows of rows of {} elements", facts.window_row.unwrap_or_default()))
+            .got(format!("rows of {}", windows.row))
+            .advice("give `WindowConfig` the row that the engine was built for"));
     }
     let normalizers = resolved.swap_remove(0).normalizers;
     if !normalizers[0].does_as(&facts.normalizer()?) {

@@ -14,7 +14,7 @@ pub(crate) use self::container::MAGIC;
 pub use self::facts::Facts;
 use super::budget::Hardware;
 use super::nvrtc::{Compiled, Nvrtc};
-use super::program::{self, Program, TURN_LAYOUT, program_with};
+use super::program::{self, Asks, Program, TURN_LAYOUT, program_with};
 use super::semantics::Semantics;
 use super::{lower, network::Network};
 use crate::error::{Error, ErrorKind, Result};
@@ -59,6 +59,8 @@ pub struct ArtefactOptions {
     pub window_row: Option<usize>,
     /// What an answer is of.
     pub semantics: Semantics,
+    /// Who asks the host for a call.
+    pub asks: Asks,
 }
 
 impl Default for ArtefactOptions {
@@ -71,6 +73,7 @@ impl Default for ArtefactOptions {
             stamps: false,
             window_row: None,
             semantics: Semantics::Whole,
+            asks: Asks::Each,
         }
     }
 }
@@ -406,8 +409,8 @@ impl Source {
             _ => options.window_row,
         };
         let normalizer = Normalizer::new(&normalization, &tensor, &tensor.shape, window_row)?;
-        let ArtefactOptions { blocks, threads, stamps, semantics, .. } = *options;
-        let wanted = program::Options { blocks, threads, stamps, semantics };
+        let ArtefactOptions { blocks, threads, stamps, semantics, asks, .. } = *options;
+        let wanted = program::Options { blocks, threads, stamps, semantics, asks };
         let program = program_with(&network, &normalizer, hardware, wanted)?;
         Ok(Self { network, tensor, normalization, normalizer, window_row, program })
     }

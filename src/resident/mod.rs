@@ -18,4 +18,5 @@ pub mod turn;
 
 pub use artefact::{Artefact, ArtefactOptions};
 pub use lower::lower;
+pub use program::Asks;
 pub use semantics::Semantics;

@@ -72,6 +72,19 @@ pub struct Options {
     pub stamps: bool,
     /// Of which rows an answer is.
     pub semantics: Semantics,
+    /// Who asks the host for a call.
+    pub asks: Asks,
+}
+
+/// Which blocks look for a call in the host's memory, where a block needs a share of its input alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Asks {
+    /// Each for its own share. Calls that follow each other fall into step with all of them.
+    #[default]
+    Each,
+    /// Block 0 for all of it, which it hands out. After a pause, when looks are out of step, no call waits for the last of
+    /// them.
+    First,
 }
 
 /// The program of a network whose one input is normalised by `input`.
@@ -108,7 +121,7 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
     let threads = options.threads.unwrap_or(if job.network.stages.iter().all(of_sums) { 256 } else { 512 });
     let mut refused = None;
     for blocks in sizes {
-        match Plan::new(&job, hardware, blocks, threads).and_then(|plan| plan.finish(options.stamps)) {
+        match Plan::new(&job, hardware, blocks, threads, options.asks).and_then(|plan| plan.finish(options.stamps)) {
             Ok(program) => return Ok(program),
             Err(error) => refused = Some(refused.unwrap_or(error)),
         }

@@ -117,8 +117,13 @@ impl Session {
     }
 
     /// Ends what was launched ahead and what a resident engine has on the GPU, so that nothing of this session keeps it busy
-    /// or holds up what waits for the whole device. The next call, or [`keep_warm`](Self::keep_warm), begins again.
+    /// or holds up what waits for the whole device. Returns at once: what is there ends with its calls, a resident engine that has
+    /// a call in every slot with its turn. The next call, or [`keep_warm`](Self::keep_warm), begins again.
     pub fn rest(&mut self) {
+        if fork::since(self.generation) {
+            // The device's side is the parent's.
+            return;
+        }
         if self.backend.takes_calls_in_order() {
             let next = (self.sequence % self.depth as u64) as usize;
             let in_flight = match self.slots[next].state {
@@ -127,7 +132,7 @@ impl Session {
                     self.finished(next, sequence).is_none()
                 }
             };
-            self.backend.rest((!in_flight).then_some(self.sequence + 1));
+            self.backend.rest(self.sequence + 1, !in_flight);
         }
         if let Some(ahead) = self.ahead.take() {
             self.let_go(ahead);

@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use super::{Draft, Origin, Session, SlotState, Ticket};
-use crate::backend::SlotMemory;
-use crate::error::{ErrorKind, Result};
+use crate::backend::{BackendKind, Health, SlotMemory};
+use crate::error::{Error, ErrorKind, Result};
 use crate::window::{Moment, Windows};
 
 /// What a call was asked about.
@@ -139,6 +139,23 @@ impl Session {
             SlotState::Asked(sequence) => index < self.depth || self.finished(index, sequence).is_none(),
             SlotState::GivenUp(sequence) | SlotState::Discarded(sequence) => self.finished(index, sequence).is_none(),
         })
+    }
+
+    /// After [`rest`](Self::rest): has what waits on the device for calls wait again.
+    pub(crate) fn resume(&mut self) -> Result<()> {
+        self.launch_ahead();
+        self.backend.wake()
+    }
+
+    /// Why a resident engine's kernel is no more.
+    pub(crate) fn resident_failure(&mut self) -> Option<Error> {
+        match self.backend.kind() {
+            BackendKind::Resident => match self.backend.health() {
+                Health::Failed(error) => Some(error),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     pub(crate) fn quarantine(&mut self) {

@@ -156,6 +156,7 @@ inline Units load_units(u64 address) {
   const u64* units = reinterpret_cast<const u64*>(address);
   return {__atomic_load_n(units, __ATOMIC_ACQUIRE), __atomic_load_n(units + 1, __ATOMIC_ACQUIRE)};
 }
+inline void fence_system() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline void store_unit(u64 address, u64 value) { __atomic_store_n(reinterpret_cast<u64*>(address), value, __ATOMIC_RELEASE); }
 inline void store_unit_release(u64 address, u64 value) { store_unit(address, value); }
 inline u64 load_word8(u64 address) { return __atomic_load_n(reinterpret_cast<const u64*>(address), __ATOMIC_ACQUIRE); }

@@ -10,6 +10,7 @@ use crate::backend::LAST_CALL;
 use crate::device::{Cluster, Function, Module, Stream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::resident::turn::{Report, Turn};
+use crate::thread;
 
 /// Turns on the stream: the one that runs and the one that follows it.
 const QUEUED: u64 = 2;
@@ -32,11 +33,14 @@ pub(super) struct Turns {
     thread: Thread,
     /// Whether everything on the stream has ended when the thread has.
     ended: JoinHandle<bool>,
+    last_turns: Duration,
 }
 
 #[derive(Default)]
 struct Shared {
     asked: AtomicU8,
+    /// The call that comes next: those before it are to be answered, whatever else is asked.
+    next: AtomicU64,
     failed: OnceLock<Error>,
 }
 
@@ -51,6 +55,7 @@ struct Queue {
     shared: Arc<Shared>,
     parts: Parts,
     queued: u64,
+    last_turns: Duration,
 }
 
 // SAFETY: `report` is memory that any thread may read; the rest is `Send` by itself.
@@ -60,13 +65,20 @@ impl Turns {
     /// Queues the first turns.
     pub(super) fn start(parts: Parts) -> Result<Self> {
         let shared = Arc::new(Shared::default());
-        let mut queue = Queue { shared: Arc::clone(&shared), parts, queued: 0 };
+        // Those that are queued may have to run to their end, where no sign could be given.
+        let last_turns = LAST_CALL + QUEUED as u32 * Duration::from_nanos(parts.turn.limit_ns);
+        let mut queue = Queue { shared: Arc::clone(&shared), parts, queued: 0, last_turns };
         queue.fill()?;
-        let serve = move || queue.serve();
+        // Who starts a session may be pinned, spin and run before all others: turns would not be queued in time.
+        let cores = thread::allowed_cores();
+        let serve = move || {
+            thread::step_back(&cores);
+            queue.serve()
+        };
         let ended = std::thread::Builder::new().name("tickrt-turns".into()).spawn(serve).map_err(|error| {
             Error::new(ErrorKind::Io, "start the thread that queues a resident engine's turns").got(error.to_string())
         })?;
-        Ok(Self { shared, thread: ended.thread().clone(), ended })
+        Ok(Self { shared, thread: ended.thread().clone(), ended, last_turns })
     }
 
     /// What the device or the driver said, once something has failed. Data plane: one load.
@@ -75,8 +87,9 @@ impl Turns {
         self.shared.failed.get().cloned()
     }
 
-    /// No further turns are queued.
-    pub(super) fn rest(&self) {
+    /// No further turns are queued once all calls before `next` are answered.
+    pub(super) fn rest(&self, next: u64) {
+        self.shared.next.store(next, Ordering::Relaxed);
         self.ask(REST);
     }
 
@@ -90,10 +103,10 @@ impl Turns {
         self.ask(ABANDON);
     }
 
-    /// The thread ends when the turns have. Whether they have, before `limit`.
-    pub(super) fn end(&self, limit: Duration) -> bool {
+    /// The thread ends when the turns have. Whether they have, in time.
+    pub(super) fn end(&self) -> bool {
         self.ask(END);
-        let until = Instant::now() + limit + LAST_CALL;
+        let until = Instant::now() + 2 * self.last_turns;
         while !self.ended.is_finished() {
             if Instant::now() > until {
                 return false;
@@ -104,8 +117,8 @@ impl Turns {
     }
 
     fn ask(&self, what: u8) {
-        // Relaxed: the thread looks at nothing else that was written before.
-        self.shared.asked.store(what, Ordering::Relaxed);
+        // Release pairs with the thread's acquire: of a rest it sees whose call comes next.
+        self.shared.asked.store(what, Ordering::Release);
         self.thread.unpark();
     }
 }
@@ -114,13 +127,15 @@ impl Queue {
     fn serve(mut self) -> bool {
         let pause = Duration::from_nanos(self.parts.turn.limit_ns) / 4;
         loop {
-            let done = match self.shared.asked.load(Ordering::Relaxed) {
+            let done = match self.shared.asked.load(Ordering::Acquire) {
                 ABANDON => {
                     // Its drop would call the driver.
                     std::mem::forget(self);
                     return false;
                 }
                 END => break,
+                // What ended meanwhile may have left a call unanswered. A turn that finds the sign to end does so at once.
+                REST if self.word(Report::Next) < self.shared.next.load(Ordering::Relaxed) => self.fill(),
                 REST => self.parts.stream.is_idle().map(drop),
                 _ => self.fill(),
             };
@@ -131,7 +146,7 @@ impl Queue {
             }
             std::thread::park_timeout(pause);
         }
-        match self.parts.stream.settle(LAST_CALL) {
+        match self.parts.stream.settle(self.last_turns) {
             Ok(()) => true,
             Err(error) => {
                 let _ = self.shared.failed.set(error);
@@ -143,20 +158,27 @@ impl Queue {
 
     /// Queues turns until there are enough of them.
     fn fill(&mut self) -> Result<()> {
-        while self.queued < self.ended() + QUEUED {
+        let abandoned = |queue: &Self| queue.shared.asked.load(Ordering::Relaxed) == ABANDON;
+        while self.queued < self.word(Report::Turns) + QUEUED {
+            if abandoned(self) {
+                return Ok(());
+            }
             let Parts { stream, kernel, cluster, turn, .. } = &self.parts;
             // SAFETY: every address lies in the backend's `Memory`, which outlives this thread; the module is loaded.
             unsafe { kernel.launch_cluster(stream, *cluster, turn)? };
             self.queued += 1;
         }
+        if abandoned(self) {
+            return Ok(());
+        }
         // A fault of the device shows here, whether or not anybody calls.
         self.parts.stream.is_idle().map(drop)
     }
 
-    fn ended(&self) -> u64 {
+    fn word(&self, word: Report) -> u64 {
         let words = self.parts.report.cast::<AtomicU64>();
         // SAFETY: the report's words live longer than this thread and are aligned; the device writes them whole. Acquire pairs
         // with the release that ends a turn (`finish` in kernels/resident/turn.cuh).
-        unsafe { words.add(Report::Turns as usize).as_ref() }.load(Ordering::Acquire)
+        unsafe { words.add(word as usize).as_ref() }.load(Ordering::Acquire)
     }
 }

@@ -318,6 +318,15 @@ impl Facts {
                 return Some(format!("{total} elements in and out"));
             }
         }
+        if let Some(output) = self.outputs.iter().find(|output| output.data_type != crate::DataType::F32) {
+            return Some(format!("an output of {}", output.data_type));
+        }
+        if self.semantics == Semantics::Window {
+            let (row, count) = (self.window_row.unwrap_or(0), self.inputs[0].elements().unwrap_or(0));
+            if row == 0 || !count.is_multiple_of(row) || count / row < 2 {
+                return Some(format!("rows of {row} in a window of {count} elements"));
+            }
+        }
         match self.normalizer() {
             Ok(normalizer) if normalizer.input_words() as u64 == u64::from(self.input_words) => None,
             Ok(normalizer) => Some(format!("{} words of input for {}", self.input_words, normalizer.input_words())),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::job::Job;
-use super::{AHEAD, Program, ROW_KEPT, templates, unsupported};
+use super::{AHEAD, Asks, Program, ROW_KEPT, templates, unsupported};
 use crate::error::Result;
 use crate::normalize::NonFinite;
 use crate::resident::budget::Hardware;
@@ -37,6 +37,7 @@ pub(super) struct Plan<'network> {
     pub(super) network: &'network Network,
     job: &'network Job,
     pub(super) blocks: u32,
+    asks: Asks,
     pub(super) threads: u32,
     pub(super) constants: Vec<u8>,
     hardware: Hardware,
@@ -158,7 +159,7 @@ pub(super) fn literal(x: f32) -> String {
 
 impl<'network> Plan<'network> {
     /// Everything but the text around it.
-    pub(super) fn new(job: &'network Job, hardware: Hardware, blocks: u32, threads: u32) -> Result<Self> {
+    pub(super) fn new(job: &'network Job, hardware: Hardware, blocks: u32, threads: u32, asks: Asks) -> Result<Self> {
         let network = &job.network;
         let share = |count: u32| match count {
             _ if blocks == 1 || count <= 32 => count,
@@ -171,6 +172,7 @@ impl<'network> Plan<'network> {
             job,
             blocks,
             threads,
+            asks,
             constants: Vec::new(),
             hardware,
             places,
@@ -475,8 +477,17 @@ impl<'network> Plan<'network> {
         let units = self.job.words().next_multiple_of(2);
         // Each block asks for its own share, or for a part that it sends to all.
         let whole = self.blocks > 1 && (kind != "F32" || !in_place);
+        // Where what reads the shares sends sums to block 0: any matrix.
+        let sums = |stage: &Stage| dense(stage) || matches!(&stage.operation, Operation::RecurrentStep(_));
+        // One matrix alone lets block 0 go on when its own sums are there, and not yet the others'.
+        let several_sums = self.job.semantics == Semantics::Window
+            || self.network.stages.iter().filter(|&stage| sums(stage)).count() > 1;
+        let is_read_for_sums = several_sums
+            && !self.network.outputs.contains(&id)
+            && self.network.stages.iter().filter(|&stage| reads_input(stage)).all(sums);
+        let hands_out = self.asks == Asks::First && self.blocks > 1 && !whole && is_read_for_sums;
         let units_each = match () {
-            () if self.blocks == 1 => units,
+            () if self.blocks == 1 || hands_out => units,
             () if !whole => place.each.next_multiple_of(2),
             () if units >= 16 * self.blocks => units.div_ceil(self.blocks).next_multiple_of(16),
             () => units.div_ceil(self.blocks).next_multiple_of(2),
@@ -485,7 +496,7 @@ impl<'network> Plan<'network> {
             let Whole { offset, copy_bytes } = self.whole_room(id);
             (offset, copy_bytes, self.barriers()?)
         } else {
-            (self.share(id), 0, 0)
+            (self.share(id), 0, if hands_out { self.barriers()? } else { 0 })
         };
         let at = self.constant(table.iter().flat_map(|&(mean, std, to)| [mean, std, f32::from_bits(to), 0.0]));
         let (replaces, replacement) = match input.non_finite {
@@ -502,8 +513,13 @@ impl<'network> Plan<'network> {
         let numbers = numbers.truth("bounded", lowest > f32::NEG_INFINITY || highest < f32::INFINITY);
         let numbers = numbers.float("lowest", lowest).float("highest", highest);
         let numbers = numbers.int("to", to).int("to_bytes", to_bytes).int("barriers", barriers);
-        let where_to = if whole { ", each block's part to all" } else { "" };
-        self.step("Input", numbers, whole, false, format!("{units} units of input{where_to}"));
+        let numbers = numbers.truth("hands_out", hands_out);
+        let where_to = match (whole, hands_out) {
+            (true, _) => ", each block's part to all",
+            (_, true) => ", from block 0 to each its share",
+            _ => "",
+        };
+        self.step("Input", numbers, whole || hands_out, false, format!("{units} units of input{where_to}"));
         Ok(())
     }
 
@@ -685,11 +701,12 @@ extern \"C\" __global__ void {cluster}__launch_bounds__({threads}, 1) tickrt_res
   u64 spent[kStages] = {{}};
   for (;; next_call(b, turn)) {{
 {calls}    sync_block();
-  }}
+{leave}  }}
   finish<{blocks}>(b, turn, spent);
 }}
 ",
             state = self.state,
+            leave = if of_window { "    if (b.leaves) {\n      next_call(b, turn);\n      break;\n    }\n" } else { "" },
             barriers = self.barriers * 2
         )
     }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::path::PathBuf;
 
-use tickrt::resident::Semantics;
+use tickrt::resident::{Asks, Semantics};
 use tickrt::{
     BuilderConfig, Calibration, CalibrationMethod, ComputeCapabilities, Flavour, HardwareCompatibility, Int8Mode,
     Normalization, OptimizationProfile, PrecisionConstraints, Preference, ProfilingVerbosity, Shapes, TensorInfo,
@@ -39,6 +39,10 @@ pub struct Args {
     /// over the newest row alone, and what does not depend on it is computed before
     #[arg(long, value_name = "WHICH", value_parser = semantics, requires = "resident")]
     pub semantics: Option<Semantics>,
+    /// With --resident: which blocks look for a call where each needs a share of its input alone. each: every one for its own, the
+    /// fastest for calls that follow each other; first: one for all, which after pauses has no call wait for the last to look
+    #[arg(long = "resident-asks", alias = "resident_asks", value_name = "WHO", value_parser = asks, requires = "resident")]
+    pub resident_asks: Option<Asks>,
     /// With --resident: sum up the cycles of each stage, for whoever looks for what takes the time
     #[arg(long, requires = "resident")]
     pub stamps: bool,
@@ -285,6 +289,9 @@ impl Args {
         self.resident_blocks.iter().for_each(|it| value("resident-blocks", it));
         self.resident_threads.iter().for_each(|it| value("resident-threads", it));
         self.semantics.iter().for_each(|it| value("semantics", it));
+        if self.resident_asks == Some(Asks::First) {
+            value("resident-asks", &"first");
+        }
         if self.stamps {
             options.push("--stamps".to_owned());
         }
@@ -298,5 +305,14 @@ fn semantics(text: &str) -> Result<Semantics, String> {
         "whole" => Ok(Semantics::Whole),
         "window" => Ok(Semantics::Window),
         _ => Err(format!("`{text}` is none of whole, window")),
+    }
+}
+
+/// Who looks for a call.
+fn asks(text: &str) -> Result<Asks, String> {
+    match text {
+        "each" => Ok(Asks::Each),
+        "first" => Ok(Asks::First),
+        _ => Err(format!("`{text}` is none of each, first")),
     }
 }
