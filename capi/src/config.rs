@@ -135,6 +135,27 @@ pub extern "C" fn tickrt_config_set_launch_ahead_ns(config: Option<&mut SessionC
     })
 }
 
+/// `config.h`: a resident engine's turn.
+#[unsafe(no_mangle)]
+pub extern "C" fn tickrt_config_set_resident_turn_ns(config: Option<&mut SessionConfig>, turn_ns: u64) -> MaybeError {
+    set(config, |config| {
+        config.resident.turn = Duration::from_nanos(turn_ns);
+        Ok(())
+    })
+}
+
+/// `config.h`: whether a resident engine starts beside another process.
+#[unsafe(no_mangle)]
+pub extern "C" fn tickrt_config_set_resident_share_gpu(
+    config: Option<&mut SessionConfig>,
+    share_gpu: bool,
+) -> MaybeError {
+    set(config, |config| {
+        config.resident.share_gpu = share_gpu;
+        Ok(())
+    })
+}
+
 /// `config.h`: calls made at start.
 #[unsafe(no_mangle)]
 pub extern "C" fn tickrt_config_set_warm_up(config: Option<&mut SessionConfig>, calls: usize) -> MaybeError {

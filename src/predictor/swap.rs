@@ -56,7 +56,8 @@ impl Predictor {
     /// ```
     ///
     /// A session that launches ahead ([`SessionConfig::launch_ahead`](crate::SessionConfig::launch_ahead)) holds up the
-    /// loading of the successor's kernels by its patience each time.
+    /// loading of the successor's kernels by its patience each time, and a resident engine by its turn: tell it to
+    /// [`rest`](Predictor::rest) while the successor starts.
     ///
     /// # Errors
     /// [`SwapRefused`] with the successor, where it takes other inputs, gives other outputs, keeps other windows, or

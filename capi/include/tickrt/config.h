@@ -57,6 +57,12 @@ TICKRT_MUST_USE tickrt_error *tickrt_config_set_wait_strategy(tickrt_config *con
 /* Launches the next call's graph before the call comes, for so long at most; 0 turns it off. TensorRT alone. */
 TICKRT_MUST_USE tickrt_error *tickrt_config_set_launch_ahead_ns(tickrt_config *config, uint64_t for_ns);
 
+/* How long the kernel of a resident engine stays on the GPU at a time: 100 us to 1 s, 50 ms unless set. */
+TICKRT_MUST_USE tickrt_error *tickrt_config_set_resident_turn_ns(tickrt_config *config, uint64_t turn_ns);
+
+/* Whether a resident engine may start on a GPU on which another process computes. */
+TICKRT_MUST_USE tickrt_error *tickrt_config_set_resident_share_gpu(tickrt_config *config, bool share_gpu);
+
 /* Calls made at start. */
 TICKRT_MUST_USE tickrt_error *tickrt_config_set_warm_up(tickrt_config *config, size_t calls);
 

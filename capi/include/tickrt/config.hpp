@@ -83,6 +83,10 @@ class Config {
     Config &launch_ahead(std::chrono::nanoseconds time) {
         return keep(tickrt_config_set_launch_ahead_ns(get(), static_cast<std::uint64_t>(time.count())));
     }
+    Config &resident_turn(std::chrono::nanoseconds turn) {
+        return keep(tickrt_config_set_resident_turn_ns(get(), static_cast<std::uint64_t>(turn.count())));
+    }
+    Config &resident_share_gpu(bool share) { return keep(tickrt_config_set_resident_share_gpu(get(), share)); }
     Config &warm_up(std::size_t calls) { return keep(tickrt_config_set_warm_up(get(), calls)); }
     Config &device(std::size_t device) { return keep(tickrt_config_set_device(get(), device)); }
     Config &cpu_threads(std::size_t threads) { return keep(tickrt_config_set_cpu_threads(get(), threads)); }
