@@ -249,7 +249,7 @@ impl PredictorBuilder {
         started[1..].iter_mut().for_each(|entry| drop(entry.session.take_windows()));
         let observers = Observers::default();
         let mut predictor = Predictor { entries: started, active: 0, passed_over, observers, question: None };
-        while let Err(error) = predictor.entries[predictor.active].session.resume() {
+        while let Err(error) = predictor.entries[predictor.active].session.wake() {
             let failed = predictor.active;
             predictor.retire(failed, error);
             if !predictor.entries[predictor.active].usable() {
@@ -368,8 +368,10 @@ impl Entry {
         let (quarantined, failed, distrusted, outgoing) = (false, false, false, false);
         let mut started = Started { session, quarantined, failed, distrusted, outgoing, p99: None, reason: None };
         started.measure(config.warm_up.min(200))?;
-        // What starts next allocates and loads modules, which would wait for a resident kernel's turn.
-        started.session.rest();
+        if started.session.backend() == BackendKind::Resident {
+            // What starts next allocates and loads modules, which would wait for its turn.
+            started.session.rest();
+        }
         Ok(started)
     }
 }

@@ -141,9 +141,8 @@ impl Session {
         })
     }
 
-    /// After [`rest`](Self::rest): has what waits on the device for calls wait again.
-    pub(crate) fn resume(&mut self) -> Result<()> {
-        self.launch_ahead();
+    /// Has a resident engine that was told to [`rest`](Self::rest) wait for calls again.
+    pub(crate) fn wake(&mut self) -> Result<()> {
         self.backend.wake()
     }
 
