@@ -58,7 +58,12 @@ fn models_of_the_zoo_become_machine_code() {
         assert_eq!(artefact.constants().len() as u64, facts.constants_bytes, "{name}");
         assert_eq!((facts.entry.as_str(), facts.turn_layout, facts.compute_capability), (ENTRY, TURN_LAYOUT, 90));
         assert_eq!((facts.semantics, facts.spilled_bytes), (Semantics::Whole, Some(0)), "{name}");
-        assert!((1..=128).contains(&facts.registers.unwrap()), "{name}: 512 threads have 128 each");
+        let registers = 1..=64 * 1024 / facts.threads;
+        assert!(
+            registers.contains(&facts.registers.unwrap()),
+            "{name}: {} threads have {registers:?} each",
+            facts.threads
+        );
         let read = Model::read(model(&format!("{name}.onnx"))).unwrap();
         let count = |shape: &[i64]| shape.iter().product::<i64>() as usize;
         assert_eq!(facts.input_words as usize, count(&read.inputs()[0].shape), "{name}");
