@@ -9,7 +9,9 @@
 //! kernel that runs one after the other.
 
 mod conv;
+mod guess;
 mod job;
+mod numbers;
 mod plan;
 mod recurrent;
 mod stages;
@@ -110,7 +112,7 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
         None => sizes.collect(),
     };
     // The fastest by the model first; what does not fit goes on to the next.
-    sizes.sort_by_key(|&blocks| plan::predicted_cycles(&job, blocks));
+    sizes.sort_by_key(|&blocks| guess::predicted_cycles(&job, blocks));
     // Fewer threads have more weights each, whose sums go out in fewer messages: 4.6 to 4.8 µs for mlp instead of 4.8 to 5.0
     // (benches/probes/resident.md). Other stages want threads.
     let of_sums = |stage: &Stage| match &stage.operation {

@@ -1,6 +1,7 @@
 //! Convolutions: how a block's share of the result falls to its threads.
 
-use super::plan::{Layout, Numbers, Plan, Whole};
+use super::numbers::Numbers;
+use super::plan::{Layout, Plan, Whole};
 use super::stages::{no_bias, sliding};
 use crate::error::Result;
 use crate::resident::network::{Conv, Pool, PoolKind, ValueId};

@@ -1,15 +1,17 @@
-//! Where values lie, which exchange follows which stage, and the kernel's text around them.
+//! Where values lie, and which exchange follows which stage.
+
+mod input;
+mod kernel;
 
 use std::fmt::Write as _;
 
 use super::job::Job;
-use super::{AHEAD, Asks, Program, ROW_KEPT, templates, unsupported};
+use super::numbers::Numbers;
+use super::{AHEAD, Asks, unsupported};
 use crate::error::Result;
-use crate::normalize::NonFinite;
 use crate::resident::budget::Hardware;
-use crate::resident::network::{Activation, Network, Operation, Sliding, Stage, ValueId};
+use crate::resident::network::{Network, Operation, Sliding, Stage, ValueId};
 use crate::resident::semantics::Semantics;
-use crate::tensor::DataType;
 
 /// What comes before values in shared memory: the words that end a turn, tell how many rows have come, and
 /// that a call has come; then pairs of barriers.
@@ -100,61 +102,6 @@ struct Step {
     takes_turn: bool,
     is_ahead: bool,
     note: String,
-}
-
-/// Numbers of a structure that a template takes.
-#[derive(Default)]
-pub(super) struct Numbers(String);
-
-impl Numbers {
-    pub(super) fn int(mut self, name: &str, value: impl TryInto<u32>) -> Self {
-        let value = value.try_into().ok().expect("sizes that fit 32 bits");
-        let _ = writeln!(self.0, "  static constexpr u32 {name} = {value};");
-        self
-    }
-
-    pub(super) fn truth(mut self, name: &str, value: bool) -> Self {
-        let _ = writeln!(self.0, "  static constexpr bool {name} = {value};");
-        self
-    }
-
-    pub(super) fn float(mut self, name: &str, value: f32) -> Self {
-        let _ = writeln!(self.0, "  static constexpr float {name} = {};", literal(value));
-        self
-    }
-
-    pub(super) fn text(mut self, text: &str) -> Self {
-        self.0 += text;
-        self
-    }
-
-    pub(super) fn function(self, activation: Option<Activation>) -> Self {
-        let (name, alpha) = function(activation);
-        self.text(&format!("  static constexpr Function function = Function::{name};\n")).float("alpha", alpha)
-    }
-}
-
-/// The function's name in functions.cuh, and its constant.
-pub(super) fn function(activation: Option<Activation>) -> (&'static str, f32) {
-    match activation {
-        None => ("None", 0.0),
-        Some(Activation::Relu) => ("Relu", 0.0),
-        Some(Activation::Tanh) => ("Tanh", 0.0),
-        Some(Activation::Sigmoid) => ("Sigmoid", 0.0),
-        Some(Activation::Gelu) => ("Gelu", 0.0),
-        Some(Activation::GeluTanh) => ("GeluTanh", 0.0),
-        Some(Activation::LeakyRelu(alpha)) => ("LeakyRelu", alpha),
-        Some(Activation::Elu(alpha)) => ("Elu", alpha),
-    }
-}
-
-/// A float as C++ has it, to the bit.
-pub(super) fn literal(x: f32) -> String {
-    if !x.is_finite() {
-        // What nvcc, NVRTC and host compilers all take for a constant.
-        return format!("__builtin_bit_cast(float, {:#010x}u)", x.to_bits());
-    }
-    format!("{x:e}f")
 }
 
 impl<'network> Plan<'network> {
@@ -449,114 +396,6 @@ impl<'network> Plan<'network> {
         self.steps.push(Step { template: template.to_owned(), arms, takes_turn, is_ahead, note });
     }
 
-    fn input(&mut self) -> Result<()> {
-        let (id, input) = (self.network.inputs[0], &self.job.input);
-        let kind = match input.input_type() {
-            DataType::F32 => "F32",
-            DataType::F16 => "F16",
-            DataType::U8 => "U8",
-            DataType::I16 => "I16",
-            other => return Err(unsupported(format!("an input of {other}")).expected("f32, f16, u8 or i16")),
-        };
-        let place = self.place(id);
-        if input.output_type() != DataType::F32 {
-            return Err(unsupported(format!("a network that takes {}", input.output_type())).expected("f32"));
-        }
-        let mut table = self.job.table.clone();
-        let in_place = table.iter().enumerate().all(|(from, &(.., to))| from == to as usize);
-        // A matrix can have its columns in any order.
-        let reads_input = |stage: &Stage| stage.reads.contains(&id);
-        let dense = |stage: &Stage| matches!(&stage.operation, Operation::Dense(dense) if dense.rows == 1);
-        let any_order = !self.network.outputs.contains(&id)
-            && self.network.stages.iter().filter(|&stage| reads_input(stage)).all(dense);
-        if !in_place && any_order {
-            self.input_order = Some(table.iter().map(|&(.., to)| to).collect());
-            table.iter_mut().enumerate().for_each(|(from, element)| element.2 = from as u32);
-        }
-        let in_place = in_place || any_order;
-        let units = self.job.words().next_multiple_of(2);
-        // Each block asks for its own share, or for a part that it sends to all.
-        let whole = self.blocks > 1 && (kind != "F32" || !in_place);
-        // Where what reads the shares sends sums to block 0: any matrix.
-        let sums = |stage: &Stage| dense(stage) || matches!(&stage.operation, Operation::RecurrentStep(_));
-        // One matrix alone lets block 0 go on when its own sums are there, and not yet the others'.
-        let several_sums = self.job.semantics == Semantics::Window
-            || self.network.stages.iter().filter(|&stage| sums(stage)).count() > 1;
-        let is_read_for_sums = several_sums
-            && !self.network.outputs.contains(&id)
-            && self.network.stages.iter().filter(|&stage| reads_input(stage)).all(sums);
-        let hands_out = self.asks == Asks::First && self.blocks > 1 && !whole && is_read_for_sums;
-        let units_each = match () {
-            () if self.blocks == 1 || hands_out => units,
-            () if !whole => place.each.next_multiple_of(2),
-            () if units >= 16 * self.blocks => units.div_ceil(self.blocks).next_multiple_of(16),
-            () => units.div_ceil(self.blocks).next_multiple_of(2),
-        };
-        let (to, to_bytes, barriers) = if whole {
-            let Whole { offset, copy_bytes } = self.whole_room(id);
-            (offset, copy_bytes, self.barriers()?)
-        } else {
-            (self.share(id), 0, if hands_out { self.barriers()? } else { 0 })
-        };
-        let at = self.constant(table.iter().flat_map(|&(mean, std, to)| [mean, std, f32::from_bits(to), 0.0]));
-        let (replaces, replacement) = match input.non_finite {
-            NonFinite::Replace(value) => (true, value),
-            NonFinite::Pass | NonFinite::Refuse => (false, 0.0),
-        };
-        let [lowest, highest] = input.clamp;
-        let numbers = self.common(id).int("units", units).int("units_each", units_each);
-        let numbers = numbers.int("lead", self.lead()).int("rows_word", ROWS_WORD).int("come_word", COME_WORD);
-        let numbers = numbers.text(&format!("  static constexpr InputType type = InputType::{kind};\n"));
-        let numbers =
-            numbers.truth("scaled", !table.is_empty()).int("table", at).truth("whole", whole || self.blocks == 1);
-        let numbers = numbers.truth("replaces", replaces).float("replacement", replacement);
-        let numbers = numbers.truth("bounded", lowest > f32::NEG_INFINITY || highest < f32::INFINITY);
-        let numbers = numbers.float("lowest", lowest).float("highest", highest);
-        let numbers = numbers.int("to", to).int("to_bytes", to_bytes).int("barriers", barriers);
-        let numbers = numbers.truth("hands_out", hands_out);
-        let where_to = match (whole, hands_out) {
-            (true, _) => ", each block's part to all",
-            (_, true) => ", from block 0 to each its share",
-            _ => "",
-        };
-        self.step("Input", numbers, whole || hands_out, false, format!("{units} units of input{where_to}"));
-        Ok(())
-    }
-
-    fn lead(&self) -> u32 {
-        if self.job.semantics == Semantics::Window { 2 } else { 0 }
-    }
-
-    /// What puts the newest row into the window, behind everything else.
-    fn new_row(&mut self) -> Result<()> {
-        let id = self.network.inputs[0];
-        let place = self.place(id);
-        let is_whole = self.blocks > 1 && place.whole.is_some();
-        let from = if is_whole { 0 } else { self.share(id) };
-        let copy_bytes = place.count.next_multiple_of(64) * 4;
-        let several = self.blocks > 1;
-        let to = if several && !is_whole { self.room(copy_bytes * 2) } else { 0 };
-        let barriers = if several { self.barriers()? } else { 0 };
-        let rows_to = self.room(16);
-        let whole = place.whole.unwrap_or(Whole { offset: 0, copy_bytes: 0 });
-        let input = self.steps.iter().position(|step| step.template == "Input").expect("`input` came before");
-        let numbers = self
-            .common(id)
-            .int("from", from)
-            .truth("is_whole", is_whole)
-            .int("whole", whole.offset)
-            .int("whole_bytes", whole.copy_bytes)
-            .int("to", to)
-            .int("to_bytes", copy_bytes)
-            .int("barriers", barriers)
-            .int("rows_word", ROWS_WORD)
-            .int("rows_to", rows_to)
-            .int("steps", self.job.steps)
-            .text(&format!("  using Normal = S{input};\n  static constexpr InputType type = Normal::type;\n"));
-        self.step("NewRow", numbers, several, true, ROW_KEPT.into());
-        Ok(())
-    }
-
     /// The share of a value that came whole.
     pub(super) fn share_of_whole(&mut self, id: ValueId) -> u32 {
         if let (None, Some(whole)) = (self.places[id.0].share, self.places[id.0].whole) {
@@ -570,145 +409,6 @@ impl<'network> Plan<'network> {
             self.step_at(is_ahead, "Each", numbers, false, true, "each block takes its share".into());
         }
         self.share(id)
-    }
-
-    /// The program, if it fits.
-    pub(super) fn finish(mut self, stamps: bool) -> Result<Program> {
-        let mut answers = String::new();
-        let mut first = 0;
-        for (number, &id) in self.network.outputs.iter().enumerate() {
-            let from = self.share_of_whole(id);
-            let numbers = self.common(id).int("from", from).int("first", first);
-            let _ = write!(self.structures, "struct Answer{number} {{\n{}}};\n", numbers.0);
-            let _ = writeln!(answers, "answer<Answer{number}>(b, turn);");
-            first += self.place(id).count;
-        }
-        let alone = |&id: &ValueId| self.blocks == 1 || self.place(id).each == self.place(id).count;
-        let answers_early = self.network.outputs.iter().all(alone);
-        if self.job.semantics == Semantics::Window {
-            self.new_row()?;
-        }
-        let mut source = templates();
-        let room = (self.hardware.shared_bytes as u32).checked_sub(self.shared).ok_or_else(|| {
-            unsupported(format!("{} bytes of activations in a block", self.shared))
-                .expected(format!("at most {} of shared memory", self.hardware.shared_bytes))
-        })?;
-        let body = self.body(&answers, answers_early, stamps);
-        let mut text = format!("\nnamespace tickrt {{\nnamespace resident {{\n{}\n}}\n}}\n{body}", self.structures);
-        let mut left = room;
-        let mut wanted: Vec<_> = self.wanted.iter().copied().enumerate().collect();
-        // What a call waits for comes first.
-        wanted.sort_by_key(|&(_, (_, in_time))| !in_time);
-        for (number, (bytes, _)) in wanted {
-            let fits = bytes + 16 <= left;
-            let kept = if fits { self.room(bytes) } else { 0 };
-            left = (self.hardware.shared_bytes as u32).saturating_sub(self.shared);
-            let place = if fits { "Weights::Shared" } else { "Weights::Global" };
-            text = text.replace(&format!("@where{number}@"), place);
-            text = text.replace(&format!("@is{number}@"), if fits { "true" } else { "false" });
-            text = text.replace(&format!("@kept{number}@"), &kept.to_string());
-        }
-        let shared_bytes = self.shared.next_multiple_of(16);
-        source += &text.replace("@words@", &(shared_bytes / 4).to_string());
-        let (lead_units, state_bytes) = (self.lead(), u64::from(self.state) * u64::from(self.blocks));
-        let Self { constants, blocks, threads, notes, job, .. } = self;
-        let (semantics, predicted_cycles) = (job.semantics, predicted_cycles(job, blocks));
-        Ok(Program {
-            source,
-            constants,
-            blocks,
-            threads,
-            shared_bytes,
-            state_bytes,
-            semantics,
-            lead_units,
-            notes,
-            predicted_cycles,
-        })
-    }
-
-    fn body(&self, answers: &str, answers_early: bool, stamps: bool) -> String {
-        let (blocks, threads) = (self.blocks, self.threads);
-        let cluster = if blocks > 1 { format!("__cluster_dims__({blocks}, 1, 1) ") } else { String::new() };
-        let of_window = self.job.semantics == Semantics::Window;
-        let mut made = String::new();
-        let mut armed = String::new();
-        for (number, step) in self.steps.iter().enumerate() {
-            let template = &step.template;
-            let _ = writeln!(made, "  const {template}<S{number}> s{number}(b, turn);");
-            if step.arms {
-                let _ = writeln!(armed, "  {template}<S{number}>::arm(b);");
-            }
-        }
-        let (ahead, in_time): (Vec<_>, Vec<_>) = self.steps.iter().enumerate().partition(|(_, step)| step.is_ahead);
-        let mut calls = String::new();
-        if of_window {
-            let (row, steps) = (self.job.count, self.job.steps);
-            let _ = writeln!(calls, "    b.window = window_of<{row}, {steps}>(b);");
-        }
-        ahead.iter().for_each(|&(number, step)| calls += &step.line(number));
-        let rehearses = of_window && in_time.iter().all(|(_, step)| step.template != "Recurrent");
-        if rehearses {
-            // What was computed ahead has driven the instructions of what follows out of their caches: they come back in a
-            // rehearsal of the same instructions.
-            calls += "    bool ends = true;\n#pragma unroll 1\n    for (b.rehearses = true;; b.rehearses = false) {\n";
-        }
-        let (row, in_time): (Vec<_>, Vec<_>) = in_time.iter().partition(|(_, step)| step.template == "NewRow");
-        for (stage, &&(number, step)) in in_time.iter().enumerate() {
-            calls += &step
-                .line(number)
-                .replace("if (!", if rehearses && stage == 0 { "if (!b.rehearses && !" } else { "if (!" });
-            if stamps {
-                let _ = match stage {
-                    0 => writeln!(calls, "    u64 at = cycles();"),
-                    _ => writeln!(calls, "    if (!b.rehearses) stamp(spent, {}, at);", stage.min(STAMPS) - 1),
-                };
-            }
-        }
-        if rehearses {
-            calls += "    if (b.rehearses) continue;\n    ends = false;\n    break;\n    }\n    if (ends) break;\n";
-        }
-        // The newest row goes into its window behind the answer where it can: its time is none of the call's.
-        for &&(number, step) in &row {
-            if answers_early {
-                let _ = writeln!(calls, "    if (is_final(b, {ROWS_WORD})) {{\n{answers}    }}");
-            }
-            calls += &step.line(number);
-        }
-        if !of_window {
-            calls += answers;
-        } else if !answers_early {
-            let _ = writeln!(calls, "    if (!b.again) {{\n{answers}    }}");
-        }
-        let stamp = if stamps {
-            "__device__ static void stamp(u64* spent, u32 stage, u64& at) {\n  const u64 now = cycles();\n  \
-             spent[stage] += now - at;\n  at = now;\n}\n"
-        } else {
-            ""
-        };
-        let meet = if blocks > 1 { "sync_cluster();" } else { "sync_block();" };
-        format!(
-            "using namespace tickrt::resident;\n{stamp}\
-extern \"C\" __global__ void {cluster}__launch_bounds__({threads}, 1) tickrt_resident(const __grid_constant__ Turn turn) {{
-  for (u32 i = this_thread(); i < @words@; i += {threads}) shared(0)[i] = 0;
-  sync_block();
-  Block b = begin(turn, {STOP_WORD}, {state});
-{made}  if (b.thread == 0)
-    for (u32 i = 0; i < {barriers}; ++i) barrier_init({FIRST_BARRIER} + 8 * i);
-  barriers_are_there();
-  sync_block();
-{armed}  {meet}
-  u64 spent[kStages] = {{}};
-  for (;; next_call(b, turn)) {{
-{calls}    sync_block();
-{leave}  }}
-  finish<{blocks}>(b, turn, spent);
-}}
-",
-            state = self.state,
-            leave = if of_window { "    if (b.leaves) {\n      next_call(b, turn);\n      break;\n    }\n" } else { "" },
-            barriers = self.barriers * 2
-        )
     }
 
     /// A pool over windows that do not overlap, of a convolution that nothing else reads.
@@ -729,37 +429,4 @@ extern \"C\" __global__ void {cluster}__launch_bounds__({threads}, 1) tickrt_res
 /// Weights of one of so many threads that stay in registers.
 fn weight_registers(threads: u32) -> u32 {
     (REGISTERS / threads).min(REGISTERS_OF_THREAD) / 8 * 8 - OTHER_REGISTERS
-}
-
-/// A guess, to choose the number of blocks by; benches/probes/resident.md has what it was made from.
-pub(super) fn predicted_cycles(job: &Job, blocks: u32) -> u64 {
-    let network = &job.network;
-    let (b, several) = (u64::from(blocks), blocks > 1);
-    let of = |stage: &Stage| {
-        let written = network.value(stage.writes).count() as u64;
-        match &stage.operation {
-            Operation::Dense(dense) if dense.rows == 1 => {
-                let products = dense.weights.len() as u64;
-                // What one block cannot keep it reads from the cache.
-                let per_cycle = if products / b > 80_000 { 8 } else { 64 };
-                products / (b * per_cycle) + if several { 400 } else { 120 }
-            }
-            Operation::Dense(dense) => dense.rows as u64 * dense.weights.len() as u64 / (b * 20),
-            Operation::Conv(conv) => {
-                let products = written / conv.outputs as u64 * conv.weights.len() as u64;
-                // One block has no zeros around its planes, and its lanes meet in the same banks.
-                let per_cycle = if several { 64 } else { 22 };
-                products / (b * per_cycle) + 100 + if several { 450 + written / 4 } else { 0 }
-            }
-            Operation::RecurrentStep(of) => of.weights.len() as u64 / (b * 64) + if several { 500 } else { 250 },
-            Operation::Recurrent(of) => {
-                let (state, row) = (of.recurrent.len() as u64 / b, of.weights.len() as u64 / b);
-                // What does not fit registers is read in each step.
-                let read = if state > 32_768 { state / 16 } else { 0 };
-                of.steps as u64 * (row / 60 + read + if several { 1_000 } else { 500 })
-            }
-            _ => written / (b * 32) + 60 + if several && written > 32 { 450 } else { 0 },
-        }
-    };
-    job.in_time().iter().map(of).sum::<u64>() + if several { 100 } else { 0 }
 }

@@ -1,6 +1,7 @@
 //! LSTM and GRU: over a window, and its newest step.
 
-use super::plan::{IN_STATE, Numbers, Plan, Whole};
+use super::numbers::Numbers;
+use super::plan::{IN_STATE, Plan, Whole};
 use super::stages::Matrix;
 use super::unsupported;
 use crate::error::Result;

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::plan::{Numbers, Plan, function, literal};
+use super::numbers::{Numbers, function, literal};
+use super::plan::Plan;
 use super::unsupported;
 use crate::error::Result;
 use crate::resident::network::{

@@ -1,0 +1,151 @@
+//! The kernel's text around the stages.
+
+use std::fmt::Write as _;
+
+use super::{FIRST_BARRIER, Plan, ROWS_WORD, STAMPS, STOP_WORD, unsupported};
+use crate::error::Result;
+use crate::resident::network::ValueId;
+use crate::resident::program::guess::predicted_cycles;
+use crate::resident::program::{Program, templates};
+use crate::resident::semantics::Semantics;
+
+impl Plan<'_> {
+    /// The program, if it fits.
+    pub(in crate::resident::program) fn finish(mut self, stamps: bool) -> Result<Program> {
+        let mut answers = String::new();
+        let mut first = 0;
+        for (number, &id) in self.network.outputs.iter().enumerate() {
+            let from = self.share_of_whole(id);
+            let numbers = self.common(id).int("from", from).int("first", first);
+            let _ = write!(self.structures, "struct Answer{number} {{\n{}}};\n", numbers.0);
+            let _ = writeln!(answers, "answer<Answer{number}>(b, turn);");
+            first += self.place(id).count;
+        }
+        let alone = |&id: &ValueId| self.blocks == 1 || self.place(id).each == self.place(id).count;
+        let answers_early = self.network.outputs.iter().all(alone);
+        if self.job.semantics == Semantics::Window {
+            self.new_row()?;
+        }
+        let mut source = templates();
+        let room = (self.hardware.shared_bytes as u32).checked_sub(self.shared).ok_or_else(|| {
+            unsupported(format!("{} bytes of activations in a block", self.shared))
+                .expected(format!("at most {} of shared memory", self.hardware.shared_bytes))
+        })?;
+        let body = self.body(&answers, answers_early, stamps);
+        let mut text = format!("\nnamespace tickrt {{\nnamespace resident {{\n{}\n}}\n}}\n{body}", self.structures);
+        let mut left = room;
+        let mut wanted: Vec<_> = self.wanted.iter().copied().enumerate().collect();
+        // What a call waits for comes first.
+        wanted.sort_by_key(|&(_, (_, in_time))| !in_time);
+        for (number, (bytes, _)) in wanted {
+            let fits = bytes + 16 <= left;
+            let kept = if fits { self.room(bytes) } else { 0 };
+            left = (self.hardware.shared_bytes as u32).saturating_sub(self.shared);
+            let place = if fits { "Weights::Shared" } else { "Weights::Global" };
+            text = text.replace(&format!("@where{number}@"), place);
+            text = text.replace(&format!("@is{number}@"), if fits { "true" } else { "false" });
+            text = text.replace(&format!("@kept{number}@"), &kept.to_string());
+        }
+        let shared_bytes = self.shared.next_multiple_of(16);
+        source += &text.replace("@words@", &(shared_bytes / 4).to_string());
+        let (lead_units, state_bytes) = (self.lead(), u64::from(self.state) * u64::from(self.blocks));
+        let Self { constants, blocks, threads, notes, job, .. } = self;
+        let (semantics, predicted_cycles) = (job.semantics, predicted_cycles(job, blocks));
+        Ok(Program {
+            source,
+            constants,
+            blocks,
+            threads,
+            shared_bytes,
+            state_bytes,
+            semantics,
+            lead_units,
+            notes,
+            predicted_cycles,
+        })
+    }
+
+    fn body(&self, answers: &str, answers_early: bool, stamps: bool) -> String {
+        let (blocks, threads) = (self.blocks, self.threads);
+        let cluster = if blocks > 1 { format!("__cluster_dims__({blocks}, 1, 1) ") } else { String::new() };
+        let of_window = self.job.semantics == Semantics::Window;
+        let mut made = String::new();
+        let mut armed = String::new();
+        for (number, step) in self.steps.iter().enumerate() {
+            let template = &step.template;
+            let _ = writeln!(made, "  const {template}<S{number}> s{number}(b, turn);");
+            if step.arms {
+                let _ = writeln!(armed, "  {template}<S{number}>::arm(b);");
+            }
+        }
+        let (ahead, in_time): (Vec<_>, Vec<_>) = self.steps.iter().enumerate().partition(|(_, step)| step.is_ahead);
+        let mut calls = String::new();
+        if of_window {
+            let (row, steps) = (self.job.count, self.job.steps);
+            let _ = writeln!(calls, "    b.window = window_of<{row}, {steps}>(b);");
+        }
+        ahead.iter().for_each(|&(number, step)| calls += &step.line(number));
+        let rehearses = of_window && in_time.iter().all(|(_, step)| step.template != "Recurrent");
+        if rehearses {
+            // What was computed ahead has driven the instructions of what follows out of their caches: they come back in a
+            // rehearsal of the same instructions.
+            calls += "    bool ends = true;\n#pragma unroll 1\n    for (b.rehearses = true;; b.rehearses = false) {\n";
+        }
+        let (row, in_time): (Vec<_>, Vec<_>) = in_time.iter().partition(|(_, step)| step.template == "NewRow");
+        for (stage, &&(number, step)) in in_time.iter().enumerate() {
+            calls += &step
+                .line(number)
+                .replace("if (!", if rehearses && stage == 0 { "if (!b.rehearses && !" } else { "if (!" });
+            if stamps {
+                let _ = match stage {
+                    0 => writeln!(calls, "    u64 at = cycles();"),
+                    _ => writeln!(calls, "    if (!b.rehearses) stamp(spent, {}, at);", stage.min(STAMPS) - 1),
+                };
+            }
+        }
+        if rehearses {
+            calls += "    if (b.rehearses) continue;\n    ends = false;\n    break;\n    }\n    if (ends) break;\n";
+        }
+        // The newest row goes into its window behind the answer where it can: its time is none of the call's.
+        for &&(number, step) in &row {
+            if answers_early {
+                let _ = writeln!(calls, "    if (is_final(b, {ROWS_WORD})) {{\n{answers}    }}");
+            }
+            calls += &step.line(number);
+        }
+        if !of_window {
+            calls += answers;
+        } else if !answers_early {
+            let _ = writeln!(calls, "    if (!b.again) {{\n{answers}    }}");
+        }
+        let stamp = if stamps {
+            "__device__ static void stamp(u64* spent, u32 stage, u64& at) {\n  const u64 now = cycles();\n  \
+             spent[stage] += now - at;\n  at = now;\n}\n"
+        } else {
+            ""
+        };
+        let meet = if blocks > 1 { "sync_cluster();" } else { "sync_block();" };
+        format!(
+            "using namespace tickrt::resident;\n{stamp}\
+extern \"C\" __global__ void {cluster}__launch_bounds__({threads}, 1) tickrt_resident(const __grid_constant__ Turn turn) {{
+  for (u32 i = this_thread(); i < @words@; i += {threads}) shared(0)[i] = 0;
+  sync_block();
+  Block b = begin(turn, {STOP_WORD}, {state});
+{made}  if (b.thread == 0)
+    for (u32 i = 0; i < {barriers}; ++i) barrier_init({FIRST_BARRIER} + 8 * i);
+  barriers_are_there();
+  sync_block();
+{armed}  {meet}
+  u64 spent[kStages] = {{}};
+  for (;; next_call(b, turn)) {{
+{calls}    sync_block();
+{leave}  }}
+  finish<{blocks}>(b, turn, spent);
+}}
+",
+            state = self.state,
+            leave = if of_window { "    if (b.leaves) {\n      next_call(b, turn);\n      break;\n    }\n" } else { "" },
+            barriers = self.barriers * 2
+        )
+    }
+}
