@@ -4,6 +4,10 @@
 mod common;
 #[path = "common/engines.rs"]
 mod engines;
+#[path = "common/onnx.rs"]
+mod onnx;
+#[path = "common/random_network.rs"]
+mod random_network;
 
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,9 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::{model, normalization, npy, or_skip};
+use random_network::Growing;
 use tickrt::backend::ort::{CudaOptions, OrtBackend};
 use tickrt::onnx::Model;
-use tickrt::resident::{Artefact, ArtefactOptions, Semantics};
+use tickrt::resident::{Artefact, ArtefactOptions, Asks, Semantics};
 use tickrt::{
     BackendKind, Device, Engine, ErrorKind, NonFinite, Normalization, Predictor, ResidentConfig, Session,
     SessionConfig, Shapes, WindowConfig,
@@ -51,10 +56,9 @@ fn artefact(name: &str) -> Artefact {
 
 fn config() -> SessionConfig {
     // Containers show the driver's other processes, or none: what is tested by itself is not asked for everywhere.
-    SessionConfig {
-        resident: ResidentConfig { share_gpu: true, ..ResidentConfig::default() },
-        ..SessionConfig::default()
-    }
+    let resident = ResidentConfig { share_gpu: true, ..ResidentConfig::default() };
+    // Under compute-sanitizer a call takes its time.
+    SessionConfig { resident, wait_limit: Duration::from_secs(5), ..SessionConfig::default() }
 }
 
 fn short_turns() -> SessionConfig {
@@ -117,6 +121,61 @@ fn every_window_of_the_zoo_has_the_cpus_answer() {
     for (name, elements) in [("identity", 8), ("mlp_384", 256), ("lstm_s", 50 * 25)] {
         assert!(compare(name, &random(7, 500 * elements), &config()) < 1e-5, "{name}");
     }
+}
+
+/// Networks of operators at random, odd sizes among them, each with large, small and ordinary inputs.
+#[test]
+fn random_networks_have_onnx_runtimes_answers() {
+    let Some((_alone, device)) = alone() else { return };
+    let count = std::env::var("TICKRT_TEST_NETWORKS").map_or(60, |count| count.parse().unwrap());
+    let (mut built, mut refused) = (0, 0);
+    for seed in 0..count {
+        let (bytes, _) = Growing::random(seed * 13 + 5, 1 + seed as usize % 6);
+        let network = Model::from_bytes(bytes).unwrap();
+        let asks = if seed % 2 == 0 { Asks::Each } else { Asks::First };
+        let compute_capability = device.compute_capability();
+        let options = ArtefactOptions { compute_capability, asks, ..ArtefactOptions::default() };
+        let artefact = match Artefact::build(&network, None, &Shapes::new(), &options) {
+            Ok(artefact) => artefact,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Unsupported, "network {seed}: {error}");
+                refused += 1;
+                continue;
+            }
+        };
+        let own = SessionConfig { check_finite: false, normalizations: Some(Vec::new()), warm_up: 0, ..config() };
+        let mut session = Session::resident(&artefact, &own).unwrap();
+        let mut cpu = Session::start(Box::new(OrtBackend::cpu(&network, &own).unwrap()), &own).unwrap();
+        let elements = session.signature().shapes[0].inputs[0].count();
+        let (mut got, mut expected) = (vec![0.0_f32; outputs(&session)], vec![0.0_f32; outputs(&session)]);
+        for (number, scale) in [1.0, 1e-3, 30.0].into_iter().enumerate() {
+            let input: Vec<f32> = random(seed + number as u64, elements).iter().map(|x| x * scale).collect();
+            session.infer(&input, &mut got).unwrap();
+            cpu.infer(&input, &mut expected).unwrap();
+            let size = expected.iter().fold(1.0_f32, |most, x| most.max(x.abs()));
+            let apart = furthest(&got, &expected) / size;
+            let stages = &artefact.facts().stages;
+            assert!(apart < 1e-4, "network {seed}, inputs up to {scale}: {apart:.1e} apart: {stages:?}");
+        }
+        built += 1;
+    }
+    println!("{built} networks, {refused} refused");
+    assert!(built > count / 2, "{built} of {count}");
+}
+
+#[test]
+fn block_that_asks_for_all_hands_out_what_each_needs() {
+    let Some(_alone) = alone() else { return };
+    let windows: Vec<f32> = npy(model("data/nasdaq_windows.npy")).0;
+    let artefact = artefact_with("mlp", ArtefactOptions { asks: Asks::First, ..ArtefactOptions::default() });
+    let (mut session, mut cpu) = (Session::resident(&artefact, &short_turns()).unwrap(), reference("mlp", &config()));
+    let (mut got, mut expected, mut apart) = ([0.0_f32; 3], [0.0_f32; 3], 0.0_f32);
+    for sample in windows.chunks_exact(256) {
+        session.infer(sample, &mut got).unwrap();
+        cpu.infer(sample, &mut expected).unwrap();
+        apart = apart.max(furthest(&got, &expected));
+    }
+    assert!(apart < 1e-5, "{apart}");
 }
 
 #[test]
