@@ -579,16 +579,26 @@ impl Function {
     /// `parameter` must begin with what the kernel takes, and every address in it be valid until the work is done; the
     /// module must be loaded.
     pub(crate) unsafe fn launch<P>(self, stream: &Stream, blocks: u32, threads: u32, parameter: &P) -> Result<()> {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            self.launch_blocks(stream, Cluster { blocks, threads, shared_bytes: 0 }, parameter, "launch a kernel")
+        }
+    }
+
+    /// # Safety
+    /// As [`launch`](Self::launch).
+    unsafe fn launch_blocks<P>(self, stream: &Stream, of: Cluster, parameter: &P, operation: &str) -> Result<()> {
+        let Cluster { blocks, threads, shared_bytes } = of;
         stream.device.bind()?;
         let mut parameters = [std::ptr::from_ref(parameter).cast_mut().cast::<c_void>()];
         // Not cuLaunchKernelEx, which drivers before CUDA 11.8's lack.
         // SAFETY: passed on to the caller; the parameters are read before the call returns.
         unsafe {
             let (nothing, parameters) = (std::ptr::null_mut(), parameters.as_mut_ptr());
-            sys::cuLaunchKernel(self.0, blocks, 1, 1, threads, 1, 1, 0, stream.handle, parameters, nothing)
+            sys::cuLaunchKernel(self.0, blocks, 1, 1, threads, 1, 1, shared_bytes, stream.handle, parameters, nothing)
         }
         .result()
-        .map_err(|error| cuda_error(error, "launch a kernel"))
+        .map_err(|error| cuda_error(error, operation))
     }
 
     /// Lets it have `shared_bytes` of shared memory a block and, of a cluster of more than 8 blocks, that cluster: how many
@@ -641,16 +651,8 @@ impl Function {
     /// # Safety
     /// As [`launch`](Self::launch).
     pub(crate) unsafe fn launch_cluster<P>(self, stream: &Stream, cluster: Cluster, parameter: &P) -> Result<()> {
-        let Cluster { blocks, threads, shared_bytes } = cluster;
-        stream.device.bind()?;
-        let mut parameters = [std::ptr::from_ref(parameter).cast_mut().cast::<c_void>()];
-        // SAFETY: passed on to the caller; the parameters are read before the call returns.
-        unsafe {
-            let (nothing, parameters) = (std::ptr::null_mut(), parameters.as_mut_ptr());
-            sys::cuLaunchKernel(self.0, blocks, 1, 1, threads, 1, 1, shared_bytes, stream.handle, parameters, nothing)
-        }
-        .result()
-        .map_err(|error| cuda_error(error, "launch a turn of a resident engine"))
+        // SAFETY: passed on to the caller.
+        unsafe { self.launch_blocks(stream, cluster, parameter, "launch a turn of a resident engine") }
     }
 
     /// As [`launch`](Self::launch), before the kernel before it has ended: this one waits for it by itself

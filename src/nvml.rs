@@ -43,3 +43,10 @@ impl Gpu {
         self.nvml.device_by_pci_bus_id(&*self.address)
     }
 }
+
+/// The other processes that compute on the GPU; `None` where it does not say.
+#[must_use]
+pub fn other_processes(gpu: &NvmlDevice<'_>) -> Option<Vec<u32>> {
+    let all = gpu.running_compute_processes().ok()?;
+    Some(all.iter().map(|process| process.pid).filter(|&pid| pid != std::process::id()).collect())
+}

@@ -264,29 +264,12 @@ impl PredictorBuilder {
     fn settle_sidecars(&mut self) -> Result<Option<String>> {
         let (mut normalizations, mut model) = (None::<Vec<Normalization>>, None::<String>);
         let of_plan = |sidecar: Sidecar| (sidecar.normalizations, sidecar.onnx_sha256);
+        let of_artefact = |facts: Facts| (facts.normalizations(), Some(facts.onnx_sha256));
         for entry in &self.entries {
             let sidecar = match entry {
-                Entry::Resident(path) => match Facts::beside(path) {
-                    Err(error) if self.forbids(&error) => return Err(error),
-                    Ok(None) if self.config.normalizations.is_none() => {
-                        return Err(unknown_normalization(path, nothing_beside(path)));
-                    }
-                    Err(error) if self.config.normalizations.is_none() => {
-                        return Err(unknown_normalization(path, error.to_string()));
-                    }
-                    other => other.ok().flatten().map(|facts| (facts.normalizations(), Some(facts.onnx_sha256))),
-                },
                 Entry::Engine(engine) => engine.sidecar().cloned().map(of_plan),
-                Entry::TensorRt { path, verified } => match Sidecar::beside(path) {
-                    Err(error) if self.forbids(&error) => return Err(error),
-                    Ok(None) if *verified && self.config.normalizations.is_none() => {
-                        return Err(unknown_normalization(path, nothing_beside(path)));
-                    }
-                    Err(error) if self.config.normalizations.is_none() => {
-                        return Err(unknown_normalization(path, error.to_string()));
-                    }
-                    other => other.ok().flatten().map(of_plan),
-                },
+                Entry::Resident(path) => self.known(path, true, Facts::beside(path))?.map(of_artefact),
+                Entry::TensorRt { path, verified } => self.known(path, *verified, Sidecar::beside(path))?.map(of_plan),
                 _ => None,
             };
             let Some((its_normalizations, its_model)) = sidecar else { continue };
@@ -314,6 +297,19 @@ impl PredictorBuilder {
         Ok(model.filter(|_| !self.different_models))
     }
 
+    /// What lies beside an engine, as far as the chain can do without.
+    fn known<T>(&self, engine: &Path, needed: bool, beside: Result<Option<T>>) -> Result<Option<T>> {
+        let got = match beside {
+            Err(error) if self.forbids(&error) => return Err(error),
+            _ if self.config.normalizations.is_some() => return Ok(beside.ok().flatten()),
+            Err(error) => error.to_string(),
+            Ok(None) if needed && engine.exists() => "no sidecar beside it".to_owned(),
+            Ok(None) if needed => "no such file; check the path".to_owned(),
+            Ok(sidecar) => return Ok(sidecar),
+        };
+        Err(unknown_normalization(engine, got))
+    }
+
     /// Whether the chain is not to start after this. Somebody may have exchanged a file in order to have another answer.
     fn forbids(&self, error: &Error) -> bool {
         error.kind() == ErrorKind::Untrusted && !self.pass_over_untrusted
@@ -325,10 +321,6 @@ fn different_models(backend: BackendKind, expected: &str, got: &str) -> Error {
         .expected(format!("one ONNX model for every backend, sha256 {}", &expected[..12]))
         .got(format!("{} for {backend}", &got[..12]))
         .advice("build the plan from the model that ONNX Runtime gets, or say allow_different_models()")
-}
-
-fn nothing_beside(path: &Path) -> String {
-    (if path.exists() { "no sidecar beside it" } else { "no such file; check the path" }).to_owned()
 }
 
 fn unknown_normalization(plan: &Path, got: String) -> Error {

@@ -24,27 +24,8 @@ use tickrt::resident::lower;
 use tickrt::resident::network::Network;
 use tickrt::resident::program::{Asks, Options, Program, program_with};
 use tickrt::resident::reference::{self, Accumulation};
+use tickrt::resident::turn::Turn;
 use tickrt::{DataType, Normalization, Normalizer, Shapes, Stats};
-
-/// As kernels/resident/turn.cuh has it.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Turn {
-    constants: u64,
-    input: u64,
-    answer: u64,
-    progress: u64,
-    report: u64,
-    limit_ns: u64,
-    state: u64,
-    input_stride: u32,
-    answer_stride: u32,
-    depth: u32,
-    flags: u32,
-    rows: u64,
-    rows_stride: u32,
-    reserved: u32,
-}
 
 type RunTurn = unsafe extern "C" fn(*const Turn, u32, u32, u64) -> u32;
 

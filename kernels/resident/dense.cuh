@@ -44,7 +44,6 @@ template <class S>
 struct Dense {
   static constexpr u32 kColumns = S::threads / S::parts;  // rows at a time
   static constexpr u32 kParts = S::senders;               // of one sum
-  static constexpr u32 kBytes = kParts * S::each_out * 4;
   static constexpr u32 kLanes = S::wide ? (S::each_in + 31) / 32 : 0;  // inputs of a lane
   // Lanes that add up one row, where that lets one warp do all of it.
   static constexpr u32 kAdders = (S::each_out == 8 || S::each_out == 16 || S::each_out == 4) ? 32 / S::each_out : 1;
@@ -81,10 +80,7 @@ struct Dense {
     }
   }
   // Rows of this block.
-  __device__ static u32 share(const Block& b) {
-    const u32 before = b.rank * S::each_out;
-    return before >= S::rows ? 0 : S::rows - before < S::each_out ? S::rows - before : S::each_out;
-  }
+  __device__ static u32 share(const Block& b) { return own_share(b, S::each_out, S::rows); }
 
   __device__ bool run(const Block& b) const {
     if (S::wide) multiply_wide(b); else multiply(b);
@@ -93,10 +89,9 @@ struct Dense {
       return true;
     }
     bool over = false;
-    if (S::blocks == 1) sync_block();
     const u32 own = share(b);
     if (own && b.thread < (S::each_out * kAdders + 31) / 32 * 32) {
-      if (S::blocks > 1) over = !wait(b, S::barriers, own * kParts * 4);
+      over = !wait(b, S::barriers, own * kParts * 4);
 #pragma unroll
       for (u32 i = 0; i < kOwn; ++i) add(b, own, i);
     }
@@ -181,7 +176,7 @@ struct Dense {
   // In an order that never changes.
   __device__ void add(const Block& b, u32 own, u32 i) const {
     const u32 row = own_row(b, i), adder = kAdders > 1 ? b.thread / S::each_out : 0;
-    const float* parts = shared(S::received + (S::blocks > 1 ? b.copy() * S::received_bytes : 0)) + row;
+    const float* parts = shared(S::received + b.copy() * S::received_bytes) + row;
     float a[4] = {};
     if (adder < kAdders && row < own) {
 #pragma unroll

@@ -57,10 +57,7 @@ struct Input {
 
  private:
   // Elements of the block's share.
-  __device__ static u32 own(const Block& b) {
-    const u32 before = b.rank * S::each;
-    return before >= S::count ? 0 : S::count - before < S::each ? S::count - before : S::each;
-  }
+  __device__ static u32 own(const Block& b) { return own_share(b, S::each, S::count); }
 
   __device__ static bool ask(Block& b, const Turn& turn) {
     const u32 before = b.rank * S::units_each, lead = b.rank == 0 ? S::lead / 2 : 0;

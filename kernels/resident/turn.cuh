@@ -75,6 +75,12 @@ __device__ inline void next_call(Block& b, const Turn& turn) {
   b.slot = b.slot + 1 == turn.depth ? 0 : b.slot + 1;
 }
 
+// Elements of the block's share, of `count` of which each block has `each`.
+__device__ inline u32 own_share(const Block& b, u32 each, u32 count) {
+  const u32 before = b.rank * each;
+  return before >= count ? 0 : count - before < each ? count - before : each;
+}
+
 // One thread tells every block that the turn is over before this call. Those before it are computed to their end by all.
 template <u32 kBlocks>
 __device__ void end_for_all(const Block& b) {

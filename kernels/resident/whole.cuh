@@ -28,7 +28,7 @@ struct Gather {
   }
   __device__ bool run(const Block& b) const {
     const u32 before = b.rank * S::each;
-    const u32 own = before >= S::count ? 0 : S::count - before < S::each ? S::count - before : S::each;
+    const u32 own = own_share(b, S::each, S::count);
     for (u32 i = b.thread; i < (own + 3) / 4 * S::blocks && !b.rehearses; i += S::threads) {
       const u32 chunk = i / S::blocks;
       // Not all blocks begin with the same receiver.

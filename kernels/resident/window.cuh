@@ -61,7 +61,7 @@ struct NewRow {
     if (b.rank == 0 && b.thread < S::blocks) send(peer(b.thread), S::rows_to + 4 * b.copy(), barrier, *shared(S::rows_word));
     if (S::is_whole) return;
     const u32 before = b.rank * S::each;
-    const u32 own = before >= S::count ? 0 : S::count - before < S::each ? S::count - before : S::each;
+    const u32 own = own_share(b, S::each, S::count);
     for (u32 i = b.thread; i < (own + 3) / 4 * S::blocks; i += S::threads) {
       const u32 chunk = i / S::blocks, block = (i + b.rank) % S::blocks;
       const Words4 v = reinterpret_cast<const Words4*>(shared(S::from))[chunk];

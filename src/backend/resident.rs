@@ -10,10 +10,9 @@ mod turns;
 
 use std::ffi::CString;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::room::Room;
-use self::turns::Turns;
+use self::turns::{ReportWords, Turns};
 use crate::backend::slots::SlotLayout;
 use crate::backend::{Backend, BackendKind, CallShape, Health, OutputShape, Signature, SlotMemory};
 use crate::completion::in_band;
@@ -89,7 +88,7 @@ impl Resident {
             kernel,
             cluster,
             turn,
-            report: memory.report.host(0),
+            report: memory.report_words(),
         })?;
         let taken = free_before.saturating_sub(device.memory()?.free);
         let device_memory = taken.max(device.allocated().saturating_sub(allocated_before));
@@ -108,6 +107,15 @@ impl Resident {
             ),
             engine_id: artefact.sha256(),
         })
+    }
+
+    /// Whether calls can be made. Data plane.
+    #[inline]
+    fn check(&self) -> Result<()> {
+        if self.device_side.is_closed() {
+            return Err(ErrorKind::Unavailable.into());
+        }
+        self.device_side.turns.failed().map_or(Ok(()), Err)
     }
 
     /// The first unit of the slot that call `sequence` has.
@@ -154,12 +162,7 @@ unsafe impl Backend for Resident {
     /// The session has written the input's units: the kernel has seen them, or will.
     #[inline]
     fn launch(&mut self, _slot: usize, _shape: usize) -> Result<()> {
-        if self.device_side.is_closed() {
-            return Err(ErrorKind::Unavailable.into());
-        }
-        if let Some(error) = self.device_side.turns.failed() {
-            return Err(error);
-        }
+        self.check()?;
         if self.resting {
             // The call lies where the sign lay.
             (self.resting, self.marked) = (false, None);
@@ -193,12 +196,7 @@ unsafe impl Backend for Resident {
     }
 
     fn wake(&mut self) -> Result<()> {
-        if self.device_side.is_closed() {
-            return Err(ErrorKind::Unavailable.into());
-        }
-        if let Some(error) = self.device_side.turns.failed() {
-            return Err(error);
-        }
+        self.check()?;
         if self.resting {
             self.resting = false;
             if let Some(next) = self.marked.take() {
@@ -210,17 +208,12 @@ unsafe impl Backend for Resident {
     }
 
     fn health(&mut self) -> Health {
-        if self.device_side.is_closed() {
-            return Health::Failed(ErrorKind::Unavailable.into());
-        }
-        self.device_side.turns.failed().map_or(Health::Running, Health::Failed)
+        self.check().map_or_else(Health::Failed, |()| Health::Running)
     }
 
     fn turns(&self) -> Option<Sums> {
-        let words = self.device_side.memory.report.host(0).cast::<AtomicU64>();
-        // SAFETY: `Memory::new` has made so many words, aligned, which the device writes whole. Acquire pairs with the release
-        // that ends a turn (`finish` in kernels/resident/turn.cuh).
-        Some(Sums::read(|word| unsafe { words.add(word).as_ref() }.load(Ordering::Acquire)))
+        let words = self.device_side.memory.report_words();
+        Some(Sums::read(|word| words.read(word)))
     }
 
     fn device_memory(&self) -> u64 {
@@ -254,6 +247,11 @@ impl Memory {
             )?,
             progress: DeviceBuffer::from_slice(device, &[first], "a resident engine's progress")?,
         })
+    }
+
+    fn report_words(&self) -> ReportWords {
+        // SAFETY: `new` has made them, aligned, and the device writes them whole; the turns that look at them end before.
+        unsafe { ReportWords::new(self.report.host(0)) }
     }
 
     fn turn(&self, layout: &SlotLayout, config: &SessionConfig) -> Turn {

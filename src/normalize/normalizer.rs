@@ -5,6 +5,7 @@ use half::f16;
 use super::{Layout, NonFinite, Normalization, Stats};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tensor::{DataType, TensorInfo, elements, format_shape};
+use crate::window::all_finite;
 
 /// A [`Normalization`] checked against a tensor and one shape: everything that the inner loop needs, in numbers.
 #[derive(Debug, Clone, PartialEq)]
@@ -118,13 +119,7 @@ impl Normalizer {
 
     /// Whether this input, as it is handed over, is refused.
     pub(crate) fn refuses(&self, input: &[u8]) -> bool {
-        self.is_picky()
-            && match self.input_type {
-                DataType::F32 => !bytemuck::cast_slice::<_, f32>(input).iter().all(|x| x.is_finite()),
-                DataType::F16 => !bytemuck::cast_slice::<_, f16>(input).iter().all(|x| x.is_finite()),
-                DataType::F64 => !bytemuck::cast_slice::<_, f64>(input).iter().all(|x| x.is_finite()),
-                _ => false,
-            }
+        self.is_picky() && !all_finite(self.input_type, input)
     }
 
     /// The scalar version: from the bytes handed over to the bytes that the network takes.

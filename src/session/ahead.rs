@@ -104,13 +104,7 @@ impl Session {
         }
         let Some(warm) = self.slots.get(self.depth) else { return Ok(()) };
         let last = if let SlotState::Asked(last) = warm.state { last } else { 0 };
-        let runs = |index: usize| match self.slots[index].state {
-            SlotState::Asked(sequence) | SlotState::GivenUp(sequence) | SlotState::Discarded(sequence) => {
-                self.finished(index, sequence).is_none()
-            }
-            SlotState::Free | SlotState::Failed(_) => false,
-        };
-        if (0..=self.depth).any(runs) {
+        if (0..=self.depth).any(|index| self.runs(index)) {
             return Ok(());
         }
         self.replay(last + 1)
@@ -126,16 +120,20 @@ impl Session {
         }
         if self.backend.takes_calls_in_order() {
             let next = (self.sequence % self.depth as u64) as usize;
-            let in_flight = match self.slots[next].state {
-                SlotState::Free | SlotState::Failed(_) => false,
-                SlotState::Asked(sequence) | SlotState::GivenUp(sequence) | SlotState::Discarded(sequence) => {
-                    self.finished(next, sequence).is_none()
-                }
-            };
-            self.backend.rest(self.sequence + 1, !in_flight);
+            self.backend.rest(self.sequence + 1, !self.runs(next));
         }
         if let Some(ahead) = self.ahead.take() {
             self.let_go(ahead);
+        }
+    }
+
+    /// Whether the slot's call has not come back.
+    fn runs(&self, index: usize) -> bool {
+        match self.slots[index].state {
+            SlotState::Asked(sequence) | SlotState::GivenUp(sequence) | SlotState::Discarded(sequence) => {
+                self.finished(index, sequence).is_none()
+            }
+            SlotState::Free | SlotState::Failed(_) => false,
         }
     }
 

@@ -63,16 +63,13 @@ fn clusters_left(most: u32, blocks: u32, others: &[u32]) -> u32 {
 /// each has the other wait.
 #[cfg(feature = "metrics")]
 pub(super) fn refuse_company(device: &Device, allowed: bool) -> Result<()> {
-    use crate::nvml::Nvml;
+    use crate::nvml;
     if allowed {
         return Ok(());
     }
     // Without NVML nothing is known of others, as in many containers.
-    let Ok(nvml) = Nvml::init() else { return Ok(()) };
-    let Ok(gpu) = nvml.device_by_pci_bus_id(device.pci_address()) else { return Ok(()) };
-    let Ok(processes) = gpu.running_compute_processes() else { return Ok(()) };
-    let others: Vec<u32> =
-        processes.iter().map(|process| process.pid).filter(|&pid| pid != std::process::id()).collect();
+    let Ok(gpu) = nvml::Gpu::open(device.ordinal()) else { return Ok(()) };
+    let others = gpu.device().ok().and_then(|gpu| nvml::other_processes(&gpu)).unwrap_or_default();
     if others.is_empty() {
         return Ok(());
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::backend::LAST_CALL;
 use crate::device::{Cluster, Function, Module, Stream};
 use crate::error::{Error, ErrorKind, Result};
-use crate::resident::turn::{Report, Turn};
+use crate::resident::turn::{REPORT_WORDS, Report, Turn};
 use crate::thread;
 
 /// Turns on the stream: the one that runs and the one that follows it.
@@ -23,8 +23,30 @@ pub(super) struct Parts {
     pub(super) kernel: Function,
     pub(super) cluster: Cluster,
     pub(super) turn: Turn,
-    /// Of the [`Report`]'s words, which live longer than the turns.
-    pub(super) report: NonNull<u8>,
+    pub(super) report: ReportWords,
+}
+
+/// The words that turns add up, where the device writes them.
+#[derive(Clone, Copy)]
+pub(super) struct ReportWords(NonNull<AtomicU64>);
+
+// SAFETY: atomic words, which any thread may read.
+unsafe impl Send for ReportWords {}
+
+impl ReportWords {
+    /// # Safety
+    /// There must be [`REPORT_WORDS`] words of 8 bytes, aligned, as long as anybody reads them.
+    pub(super) unsafe fn new(first: NonNull<u8>) -> Self {
+        Self(first.cast())
+    }
+
+    /// The word at a [`Report`]'s place.
+    pub(super) fn read(self, word: usize) -> u64 {
+        assert!(word < REPORT_WORDS, "a word of the report");
+        // SAFETY: who made this has promised that it is there. Acquire pairs with the release that ends a turn (`finish` in
+        // kernels/resident/turn.cuh).
+        unsafe { self.0.add(word).as_ref() }.load(Ordering::Acquire)
+    }
 }
 
 /// A kernel's turns.
@@ -57,9 +79,6 @@ struct Queue {
     queued: u64,
     last_turns: Duration,
 }
-
-// SAFETY: `report` is memory that any thread may read; the rest is `Send` by itself.
-unsafe impl Send for Queue {}
 
 impl Turns {
     /// Queues the first turns.
@@ -176,9 +195,6 @@ impl Queue {
     }
 
     fn word(&self, word: Report) -> u64 {
-        let words = self.parts.report.cast::<AtomicU64>();
-        // SAFETY: the report's words live longer than this thread and are aligned; the device writes them whole. Acquire pairs
-        // with the release that ends a turn (`finish` in kernels/resident/turn.cuh).
-        unsafe { words.add(word as usize).as_ref() }.load(Ordering::Acquire)
+        self.parts.report.read(word as usize)
     }
 }

@@ -343,10 +343,10 @@ fn start(args: &Args, config: &SessionConfig) -> Outcome<Started> {
             _ => way.start(&args.chain, config, engine.as_ref(), tf32).map_err(|error| error.to_string()),
         };
         match started {
-            Ok(session) if way == Way::Resident => {
-                paths.push(Path::resident(session, args.chain.artefact()?.facts().clone())?);
-            }
-            Ok(session) => paths.push(Path::new(way, session)?),
+            Ok(session) => paths.push(match args.chain.facts()?.filter(|_| way == Way::Resident) {
+                Some(facts) => Path::resident(session, facts)?,
+                None => Path::new(way, session)?,
+            }),
             Err(reason) => missing.push((way, reason)),
         }
     }
@@ -364,10 +364,8 @@ fn start(args: &Args, config: &SessionConfig) -> Outcome<Started> {
 /// that it answers fast are of one sequence, and every path answers the same.
 fn feed(args: &Args, ways: &[Way], session: &Session) -> Outcome<Feed> {
     let (signature, samples) = (session.signature(), args.samples as usize);
-    let row = match args.chain.resident.is_some() && ways.contains(&Way::Resident) {
-        true => path::row_alone(args.chain.artefact()?.facts()),
-        false => None,
-    };
+    let facts = if ways.contains(&Way::Resident) { args.chain.facts()? } else { None };
+    let row = facts.as_ref().and_then(path::row_alone);
     let Some(row) = row else {
         return if args.input.is_empty() {
             Ok(Feed::random(signature, samples, args.seed)?)

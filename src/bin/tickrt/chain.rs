@@ -7,6 +7,7 @@ use std::time::Duration;
 use tickrt::backend::ort::{CudaOptions, OrtBackend};
 use tickrt::onnx::Model;
 use tickrt::resident::Artefact;
+use tickrt::resident::artefact::Facts;
 use tickrt::{
     BackendKind, Counters, Engine, ErrorKind, Metrics, Normalization, Plan, Predictor, Session, SessionConfig, Shapes,
     Sidecar,
@@ -117,6 +118,11 @@ impl ChainArgs {
         Ok(self.engine.as_ref().map(Sidecar::beside).transpose()?.flatten())
     }
 
+    /// The sidecar of the resident engine, if one is named and has one.
+    pub fn facts(&self) -> Outcome<Option<Facts>> {
+        Ok(self.resident.as_ref().map(Facts::beside).transpose()?.flatten())
+    }
+
     /// The model's path.
     pub fn onnx(&self) -> Outcome<&Path> {
         self.onnx.as_deref().ok_or_else(|| Failure::usage("add --onnx FILE"))
@@ -127,7 +133,7 @@ impl ChainArgs {
         let normalizations = if self.normalization.is_empty() {
             match (self.sidecar()?, &self.resident) {
                 (Some(sidecar), _) => sidecar.normalizations,
-                (None, Some(_)) => self.artefact()?.facts().normalizations(),
+                (None, Some(_)) => self.facts()?.map_or_else(Vec::new, |facts| facts.normalizations()),
                 (None, None) => {
                     self.offer_normalization();
                     Vec::new()

@@ -90,9 +90,14 @@ pub(super) struct Layout {
 impl Step {
     /// Its place in the kernel's loop.
     fn line(&self, number: usize) -> String {
+        self.line_if("", number)
+    }
+
+    /// Done only where `guard` holds.
+    fn line_if(&self, guard: &str, number: usize) -> String {
         let arguments = if self.takes_turn || self.template == "Input" { "b, turn" } else { "b" };
         let verb = if self.template == "Input" { "take" } else { "run" };
-        format!("    if (!s{number}.{verb}({arguments})) break;  // {}\n", self.note)
+        format!("    if ({guard}!s{number}.{verb}({arguments})) break;  // {}\n", self.note)
     }
 }
 

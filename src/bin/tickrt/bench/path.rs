@@ -237,10 +237,8 @@ impl Path {
 
     /// Calls a second, one as soon as it can follow the other; 0 without calls.
     pub fn calls_per_s(&self, latencies: &Latencies) -> f64 {
-        match self.newest.as_ref().and_then(|newest| newest.ready_again) {
-            Some(ready_again) if latencies.calls() > 0 => {
-                (1e7 / (latencies.mean_us() + ready_again.as_nanos() as f64 / 1e3)).round() / 10.0
-            }
+        match self.newest.as_ref().and_then(Newest::ready_again_us) {
+            Some(ready_again) if latencies.calls() > 0 => (1e7 / (latencies.mean_us() + ready_again)).round() / 10.0,
             _ => latencies.calls_per_s(),
         }
     }

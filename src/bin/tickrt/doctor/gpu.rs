@@ -2,7 +2,7 @@
 
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::{Clock, EccCounter, MemoryError, TemperatureSensor};
-use tickrt::nvml::{Gpu, Nvml, NvmlDevice};
+use tickrt::nvml::{self, Gpu, Nvml, NvmlDevice};
 
 use super::finding::Finding;
 
@@ -49,7 +49,6 @@ pub fn look(device: usize) -> Vec<Finding> {
 }
 
 fn state(gpu: &NvmlDevice<'_>) -> State {
-    let own = std::process::id();
     let watts = |milliwatts: u32| milliwatts / 1000;
     let with_best = |now: u32, best: u32| (now, best);
     State {
@@ -63,10 +62,7 @@ fn state(gpu: &NvmlDevice<'_>) -> State {
             .zip(gpu.enforced_power_limit().ok())
             .map(|(now, most)| with_best(watts(now), watts(most))),
         throttled: gpu.current_throttle_reasons().ok(),
-        others: gpu
-            .running_compute_processes()
-            .ok()
-            .map(|all| all.iter().map(|process| process.pid).filter(|&pid| pid != own).collect()),
+        others: nvml::other_processes(gpu),
         bytes: gpu.memory_info().ok().map(|memory| (memory.free, memory.total)),
         ecc: gpu.is_ecc_enabled().ok().map(|state| state.currently_enabled),
         uncorrected: gpu.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Aggregate).ok(),

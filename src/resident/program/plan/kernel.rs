@@ -93,9 +93,8 @@ impl Plan<'_> {
         }
         let (row, in_time): (Vec<_>, Vec<_>) = in_time.iter().partition(|(_, step)| step.template == "NewRow");
         for (stage, &&(number, step)) in in_time.iter().enumerate() {
-            calls += &step
-                .line(number)
-                .replace("if (!", if rehearses && stage == 0 { "if (!b.rehearses && !" } else { "if (!" });
+            // A rehearsal is of no call.
+            calls += &step.line_if(if rehearses && stage == 0 { "!b.rehearses && " } else { "" }, number);
             if stamps {
                 let _ = match stage {
                     0 => writeln!(calls, "    u64 at = cycles();"),
