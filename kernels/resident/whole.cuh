@@ -383,5 +383,13 @@ __device__ void answer(const Block& b, const Turn& turn) {
     store_unit(units + 8ull * (before + i), tag | as_bits(shared(S::from)[i]));
 }
 
+// In a rehearsal: what was computed ahead has driven the translation of the answer's address out of its caches, too, and a look
+// at it brings that back.
+template <class S>
+__device__ void look_at_answer(const Block& b, const Turn& turn) {
+  if (b.thread == 0 && b.rank * S::each < S::count)
+    load_word4_of_host(turn.answer + u64(b.slot) * turn.answer_stride + 8ull * (S::first + b.rank * S::each));
+}
+
 }  // namespace resident
 }  // namespace tickrt

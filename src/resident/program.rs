@@ -74,8 +74,8 @@ pub struct Options {
     pub stamps: bool,
     /// Of which rows an answer is.
     pub semantics: Semantics,
-    /// Who asks the host for a call.
-    pub asks: Asks,
+    /// Who asks the host for a call; [`Asks::of`] the semantics without.
+    pub asks: Option<Asks>,
 }
 
 /// Which blocks look for a call in the host's memory, where a block needs a share of its input alone.
@@ -87,6 +87,18 @@ pub enum Asks {
     /// Block 0 for all of it, which it hands out. After a pause, when looks are out of step, no call waits for the last of
     /// them.
     First,
+}
+
+impl Asks {
+    /// Which was measured to be faster (benches/probes/resident.md): rows of a window come after pauses, and 5.0 µs instead of
+    /// 6.9 pass for lstm_a where block 0 looks for them.
+    #[must_use]
+    pub fn of(semantics: Semantics) -> Self {
+        match semantics {
+            Semantics::Whole => Self::Each,
+            Semantics::Window | Semantics::Stateful => Self::First,
+        }
+    }
 }
 
 /// The program of a network whose one input is normalised by `input`.
@@ -121,9 +133,10 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
         _ => true,
     };
     let threads = options.threads.unwrap_or(if job.network.stages.iter().all(of_sums) { 256 } else { 512 });
+    let asks = options.asks.unwrap_or(Asks::of(options.semantics));
     let mut refused = None;
     for blocks in sizes {
-        match Plan::new(&job, hardware, blocks, threads, options.asks).and_then(|plan| plan.finish(options.stamps)) {
+        match Plan::new(&job, hardware, blocks, threads, asks).and_then(|plan| plan.finish(options.stamps)) {
             Ok(program) => return Ok(program),
             Err(error) => refused = Some(refused.unwrap_or(error)),
         }

@@ -40,7 +40,8 @@ pub struct Args {
     #[arg(long, value_name = "WHICH", value_parser = semantics, requires = "resident")]
     pub semantics: Option<Semantics>,
     /// With --resident: which blocks look for a call where each needs a share of its input alone. each: every one for its own, the
-    /// fastest for calls that follow each other; first: one for all, which after pauses has no call wait for the last to look
+    /// fastest for calls that follow each other; first: one for all, which after pauses has no call wait for the last to look.
+    /// Without: first for --semantics window, else each
     #[arg(long = "resident-asks", alias = "resident_asks", value_name = "WHO", value_parser = asks, requires = "resident")]
     pub resident_asks: Option<Asks>,
     /// With --resident: sum up the cycles of each stage, for whoever looks for what takes the time
@@ -289,9 +290,7 @@ impl Args {
         self.resident_blocks.iter().for_each(|it| value("resident-blocks", it));
         self.resident_threads.iter().for_each(|it| value("resident-threads", it));
         self.semantics.iter().for_each(|it| value("semantics", it));
-        if self.resident_asks == Some(Asks::First) {
-            value("resident-asks", &"first");
-        }
+        self.resident_asks.iter().for_each(|asks| value("resident-asks", &if *asks == Asks::First { "first" } else { "each" }));
         if self.stamps {
             options.push("--stamps".to_owned());
         }

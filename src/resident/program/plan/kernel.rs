@@ -12,13 +12,14 @@ use crate::resident::semantics::Semantics;
 impl Plan<'_> {
     /// The program, if it fits.
     pub(in crate::resident::program) fn finish(mut self, stamps: bool) -> Result<Program> {
-        let mut answers = String::new();
+        let (mut answers, mut touches) = (String::new(), String::new());
         let mut first = 0;
         for (number, &id) in self.network.outputs.iter().enumerate() {
             let from = self.share_of_whole(id);
             let numbers = self.common(id).int("from", from).int("first", first);
             let _ = write!(self.structures, "struct Answer{number} {{\n{}}};\n", numbers.0);
             let _ = writeln!(answers, "answer<Answer{number}>(b, turn);");
+            let _ = write!(touches, "look_at_answer<Answer{number}>(b, turn); ");
             first += self.place(id).count;
         }
         let alone = |&id: &ValueId| self.blocks == 1 || self.place(id).each == self.place(id).count;
@@ -31,7 +32,7 @@ impl Plan<'_> {
             unsupported(format!("{} bytes of activations in a block", self.shared))
                 .expected(format!("at most {} of shared memory", self.hardware.shared_bytes))
         })?;
-        let body = self.body(&answers, answers_early, stamps);
+        let body = self.body([&answers, &touches], answers_early, stamps);
         let mut text = format!("\nnamespace tickrt {{\nnamespace resident {{\n{}\n}}\n}}\n{body}", self.structures);
         let mut left = room;
         let mut wanted: Vec<_> = self.wanted.iter().copied().enumerate().collect();
@@ -65,7 +66,7 @@ impl Plan<'_> {
         })
     }
 
-    fn body(&self, answers: &str, answers_early: bool, stamps: bool) -> String {
+    fn body(&self, [answers, touches]: [&str; 2], answers_early: bool, stamps: bool) -> String {
         let (blocks, threads) = (self.blocks, self.threads);
         let cluster = if blocks > 1 { format!("__cluster_dims__({blocks}, 1, 1) ") } else { String::new() };
         let of_window = self.job.semantics == Semantics::Window;
@@ -103,7 +104,8 @@ impl Plan<'_> {
             }
         }
         if rehearses {
-            calls += "    if (b.rehearses) continue;\n    ends = false;\n    break;\n    }\n    if (ends) break;\n";
+            let _ = write!(calls, "    if (b.rehearses) {{ {touches}continue; }}\n");
+            calls += "    ends = false;\n    break;\n    }\n    if (ends) break;\n";
         }
         // The newest row goes into its window behind the answer where it can: its time is none of the call's.
         for &&(number, step) in &row {
