@@ -327,7 +327,12 @@ fn inputs_are_normalised_as_the_scalar_version_does_it() {
             .clamp(-0.5, 0.75);
         let normalizer = Normalizer::new(&normalization, input, &input.shape, None).unwrap();
         for asks in [Asks::Each, Asks::First] {
-            agrees("mlp_384", &network, &normalizer, Options { blocks: Some(8), asks: Some(asks), ..Options::default() });
+            agrees(
+                "mlp_384",
+                &network,
+                &normalizer,
+                Options { blocks: Some(8), asks: Some(asks), ..Options::default() },
+            );
         }
     }
 }
@@ -427,7 +432,8 @@ fn calls_across_turns_are_each_answered_once() {
     let model = Model::read(model("mlp_384.onnx")).unwrap();
     let network = lower(&model, &Shapes::new()).unwrap();
     for (blocks, asks) in [(1, Asks::Each), (4, Asks::Each), (4, Asks::First)] {
-        let options = Options { blocks: Some(blocks), threads: Some(128), stamps: true, asks: Some(asks), ..Options::default() };
+        let options =
+            Options { blocks: Some(blocks), threads: Some(128), stamps: true, asks: Some(asks), ..Options::default() };
         let program = program_with(&network, &untouched(&network, &model), Hardware::H100, options).unwrap();
         // The wrap of the units' 32 bits is among the calls.
         let first = (1 << 32) - 20;
@@ -575,8 +581,13 @@ fn streams_of_rows_are_answered_as_their_windows() {
         let (network, normalizer) = stacked(is_lstm, sizes);
         for (number, (blocks, threads)) in [(1, 64), (2, 64), (4, 96), (8, 64)].into_iter().enumerate() {
             let asks = asks(number as u64 + u64::from(is_lstm));
-            let options =
-                Options { blocks: Some(blocks), threads: Some(threads), stamps: true, asks: Some(asks), ..Options::default() };
+            let options = Options {
+                blocks: Some(blocks),
+                threads: Some(threads),
+                stamps: true,
+                asks: Some(asks),
+                ..Options::default()
+            };
             streams(&format!("{sizes:?}"), &network, &normalizer, options, 8, turn);
         }
     }

@@ -290,7 +290,9 @@ impl Args {
         self.resident_blocks.iter().for_each(|it| value("resident-blocks", it));
         self.resident_threads.iter().for_each(|it| value("resident-threads", it));
         self.semantics.iter().for_each(|it| value("semantics", it));
-        self.resident_asks.iter().for_each(|asks| value("resident-asks", &if *asks == Asks::First { "first" } else { "each" }));
+        self.resident_asks
+            .iter()
+            .for_each(|asks| value("resident-asks", &if *asks == Asks::First { "first" } else { "each" }));
         if self.stamps {
             options.push("--stamps".to_owned());
         }
