@@ -327,12 +327,7 @@ fn inputs_are_normalised_as_the_scalar_version_does_it() {
             .clamp(-0.5, 0.75);
         let normalizer = Normalizer::new(&normalization, input, &input.shape, None).unwrap();
         for asks in [Asks::Each, Asks::First] {
-            agrees(
-                "mlp_384",
-                &network,
-                &normalizer,
-                Options { blocks: Some(8), asks: Some(asks), ..Options::default() },
-            );
+            agrees("mlp_384", &network, &normalizer, Options { blocks: Some(8), asks, ..Options::default() });
         }
     }
 }
@@ -347,7 +342,7 @@ fn random_networks_answer_as_the_plain_executor_does() {
         let normalizer = untouched(&network, &model);
         let blocks = Some([1, 2, 4][seed as usize % 3]);
         for options in [
-            Options { blocks, threads: Some(64), stamps: seed % 2 == 0, asks: Some(asks(seed)), ..Options::default() },
+            Options { blocks, threads: Some(64), stamps: seed % 2 == 0, asks: asks(seed), ..Options::default() },
             Options::default(),
         ] {
             match program_with(&network, &normalizer, Hardware::H100, options) {
@@ -432,8 +427,7 @@ fn calls_across_turns_are_each_answered_once() {
     let model = Model::read(model("mlp_384.onnx")).unwrap();
     let network = lower(&model, &Shapes::new()).unwrap();
     for (blocks, asks) in [(1, Asks::Each), (4, Asks::Each), (4, Asks::First)] {
-        let options =
-            Options { blocks: Some(blocks), threads: Some(128), stamps: true, asks: Some(asks), ..Options::default() };
+        let options = Options { blocks: Some(blocks), threads: Some(128), stamps: true, asks, ..Options::default() };
         let program = program_with(&network, &untouched(&network, &model), Hardware::H100, options).unwrap();
         // The wrap of the units' 32 bits is among the calls.
         let first = (1 << 32) - 20;
@@ -581,13 +575,8 @@ fn streams_of_rows_are_answered_as_their_windows() {
         let (network, normalizer) = stacked(is_lstm, sizes);
         for (number, (blocks, threads)) in [(1, 64), (2, 64), (4, 96), (8, 64)].into_iter().enumerate() {
             let asks = asks(number as u64 + u64::from(is_lstm));
-            let options = Options {
-                blocks: Some(blocks),
-                threads: Some(threads),
-                stamps: true,
-                asks: Some(asks),
-                ..Options::default()
-            };
+            let options =
+                Options { blocks: Some(blocks), threads: Some(threads), stamps: true, asks, ..Options::default() };
             streams(&format!("{sizes:?}"), &network, &normalizer, options, 8, turn);
         }
     }
@@ -669,7 +658,7 @@ fn streams_of_halves_are_answered_as_their_windows() {
 fn turns_that_end_leave_the_window_to_the_next() {
     for (is_lstm, blocks, asks) in [(true, 1, Asks::Each), (true, 4, Asks::First), (false, 2, Asks::Each)] {
         let (network, normalizer) = stacked(is_lstm, [3, 36, 2, 36]);
-        let options = Options { blocks: Some(blocks), threads: Some(64), asks: Some(asks), ..Options::default() };
+        let options = Options { blocks: Some(blocks), threads: Some(64), asks, ..Options::default() };
         streams("short turns", &network, &normalizer, options, 30, Duration::from_millis(4));
     }
 }

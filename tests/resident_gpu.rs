@@ -132,7 +132,7 @@ fn random_networks_have_onnx_runtimes_answers() {
     for seed in 0..count {
         let (bytes, _) = Growing::random(seed * 13 + 5, 1 + seed as usize % 6);
         let network = Model::from_bytes(bytes).unwrap();
-        let asks = Some(if seed % 2 == 0 { Asks::Each } else { Asks::First });
+        let asks = if seed % 2 == 0 { Asks::Each } else { Asks::First };
         let compute_capability = device.compute_capability();
         let options = ArtefactOptions { compute_capability, asks, ..ArtefactOptions::default() };
         let artefact = match Artefact::build(&network, None, &Shapes::new(), &options) {
@@ -167,7 +167,7 @@ fn random_networks_have_onnx_runtimes_answers() {
 fn block_that_asks_for_all_hands_out_what_each_needs() {
     let Some(_alone) = alone() else { return };
     let windows: Vec<f32> = npy(model("data/nasdaq_windows.npy")).0;
-    let artefact = artefact_with("mlp", ArtefactOptions { asks: Some(Asks::First), ..ArtefactOptions::default() });
+    let artefact = artefact_with("mlp", ArtefactOptions { asks: Asks::First, ..ArtefactOptions::default() });
     let (mut session, mut cpu) = (Session::resident(&artefact, &short_turns()).unwrap(), reference("mlp", &config()));
     let (mut got, mut expected, mut apart) = ([0.0_f32; 3], [0.0_f32; 3], 0.0_f32);
     for sample in windows.chunks_exact(256) {
@@ -443,7 +443,7 @@ fn nan_is_refused_where_the_normalisation_refuses_it() {
     assert_eq!(session.infer(&input, &mut output).unwrap_err().kind(), ErrorKind::NonFiniteInput);
     input[200] = 0.5;
     session.infer(&input, &mut output).unwrap();
-    let windows = Some(WindowConfig::new(1, 32));
+    let windows = Some(WindowConfig::new(1, 8));
     let mut windowed = Session::resident(&artefact, &SessionConfig { windows, ..config() }).unwrap();
     input[3] = f32::INFINITY;
     assert_eq!(

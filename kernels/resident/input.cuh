@@ -34,6 +34,10 @@ struct Input {
   // Blocks that know of a call without being told.
   static constexpr u32 kKnowing = S::hands_out ? (S::count + S::each - 1) / S::each : kAsking;
 
+  // Whether block 0, which asks alone, has a load for every pair: then its warps look at the same time, or a call would wait for
+  // the last of so many looks that are out of step.
+  static constexpr bool kInStep = S::hands_out && (S::lead + S::units) / 2 <= S::threads;
+
   __device__ Input(const Block&, const Turn&) {}
   __device__ static void arm(const Block& b) {
     const u32 bytes = S::hands_out ? own(b) * 4 : 0;
@@ -43,7 +47,7 @@ struct Input {
 
   // Whether the call has come; false: the turn is over.
   __device__ bool take(Block& b, const Turn& turn) const {
-    bool over = b.rank < kAsking ? !ask(b, turn) : b.rank >= kKnowing && b.warp == 0 && !is_told(b);
+    bool over = b.rank < kAsking ? !(kInStep ? ask_in_step(b, turn) : ask(b, turn)) : b.rank >= kKnowing && b.warp == 0 && !is_told(b);
     if (over && b.is_first_thread()) end_for_all<S::blocks>(b);
     if (S::hands_out && !over && own(b)) over = !wait(b, S::barriers, own(b) * 4);
     if (kSends && !over) over = !wait(b, S::barriers, S::count * 4);
@@ -85,6 +89,28 @@ struct Input {
       if (b.rank == 0 && base == 0 && kKnowing + b.lane < S::blocks) tell(peer(kKnowing + b.lane), S::come_word, u32(b.call) << 1 | 1);
     }
     return true;
+  }
+
+  __device__ static bool ask_in_step(Block& b, const Turn& turn) {
+    const u32 pair = b.thread, lead = S::lead / 2;
+    const u64 units = turn.input + u64(b.slot) * turn.input_stride;
+    const bool mine = pair < lead + S::units / 2;
+    bool has = !any_of_warp(mine);
+    Units v{0, 0};
+    for (u32 looks = 0;; ++looks) {
+      if (!has) {
+        if (mine) v = load_units(units + 16ull * pair);
+        has = all_of_warp(!mine || (u32(v.first >> 32) == u32(b.call) && u32(v.second >> 32) == u32(b.call)));
+        if (has) {
+          if (b.call == b.first && looks == 0 && pair == 0) b.met = true;
+          if (pair < lead) *shared(S::rows_word) = as_float(u32(v.first));
+          if (mine && pair >= lead) hand_out(b, turn, (pair - lead) * 2, v);
+          if (b.warp == 0 && kKnowing + b.lane < S::blocks) tell(peer(kKnowing + b.lane), S::come_word, u32(b.call) << 1 | 1);
+        }
+      }
+      if (!sync_block_or(!has)) return true;
+      if (sync_block_or(!has && ends(b, pair, looks, v))) return false;
+    }
   }
 
   // Two words beside each other lie in one share, whose blocks begin at multiples of four.

@@ -59,8 +59,8 @@ pub struct ArtefactOptions {
     pub window_row: Option<usize>,
     /// What an answer is of.
     pub semantics: Semantics,
-    /// Who asks the host for a call; [`Asks::of`] the semantics without.
-    pub asks: Option<Asks>,
+    /// Who asks the host for a call.
+    pub asks: Asks,
 }
 
 impl Default for ArtefactOptions {
@@ -73,7 +73,7 @@ impl Default for ArtefactOptions {
             stamps: false,
             window_row: None,
             semantics: Semantics::Whole,
-            asks: None,
+            asks: Asks::First,
         }
     }
 }

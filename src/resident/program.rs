@@ -74,31 +74,20 @@ pub struct Options {
     pub stamps: bool,
     /// Of which rows an answer is.
     pub semantics: Semantics,
-    /// Who asks the host for a call; [`Asks::of`] the semantics without.
-    pub asks: Option<Asks>,
+    /// Who asks the host for a call.
+    pub asks: Asks,
 }
 
 /// Which blocks look for a call in the host's memory, where a block needs a share of its input alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Asks {
-    /// Each for its own share. Calls that follow each other fall into step with all of them.
-    #[default]
+    /// Each for its own share. Calls that follow each other may fall into step with all of them; any other call waits for the
+    /// last of so many looks.
     Each,
-    /// Block 0 for all of it, which it hands out. After a pause, when looks are out of step, no call waits for the last of
-    /// them.
+    /// Block 0 for all of it, its warps in step, and hands it out: a call waits for half a look on the mean. Where not every
+    /// reader of the input adds up sums, each block asks all the same.
+    #[default]
     First,
-}
-
-impl Asks {
-    /// Which was measured to be faster (benches/probes/resident.md): rows of a window come after pauses, and 5.0 µs instead of
-    /// 6.9 pass for lstm_a where block 0 looks for them.
-    #[must_use]
-    pub fn of(semantics: Semantics) -> Self {
-        match semantics {
-            Semantics::Whole => Self::Each,
-            Semantics::Window | Semantics::Stateful => Self::First,
-        }
-    }
 }
 
 /// The program of a network whose one input is normalised by `input`.
@@ -127,16 +116,17 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
     sizes.sort_by_key(|&blocks| guess::predicted_cycles(&job, blocks));
     // Fewer threads have more weights each, whose sums go out in fewer messages: 4.6 to 4.8 µs for mlp instead of 4.8 to 5.0
     // (benches/probes/resident.md). Other stages want threads.
+    // A window's newest step is a sum, too: 6.8 instead of 8.4 µs for lstm_b, whose weights then need no spills, though what is
+    // computed ahead takes 615 instead of 446.
     let of_sums = |stage: &Stage| match &stage.operation {
         Operation::Dense(dense) => dense.rows == 1,
-        Operation::Conv(_) | Operation::Pool(_) | Operation::Recurrent(_) | Operation::RecurrentStep(_) => false,
+        Operation::Conv(_) | Operation::Pool(_) | Operation::Recurrent(_) => false,
         _ => true,
     };
-    let threads = options.threads.unwrap_or(if job.network.stages.iter().all(of_sums) { 256 } else { 512 });
-    let asks = options.asks.unwrap_or(Asks::of(options.semantics));
+    let threads = options.threads.unwrap_or(if job.in_time().iter().all(of_sums) { 256 } else { 512 });
     let mut refused = None;
     for blocks in sizes {
-        match Plan::new(&job, hardware, blocks, threads, asks).and_then(|plan| plan.finish(options.stamps)) {
+        match Plan::new(&job, hardware, blocks, threads, options.asks).and_then(|plan| plan.finish(options.stamps)) {
             Ok(program) => return Ok(program),
             Err(error) => refused = Some(refused.unwrap_or(error)),
         }

@@ -39,9 +39,8 @@ pub struct Args {
     /// over the newest row alone, and what does not depend on it is computed before
     #[arg(long, value_name = "WHICH", value_parser = semantics, requires = "resident")]
     pub semantics: Option<Semantics>,
-    /// With --resident: which blocks look for a call where each needs a share of its input alone. each: every one for its own, the
-    /// fastest for calls that follow each other; first: one for all, which after pauses has no call wait for the last to look.
-    /// Without: first for --semantics window, else each
+    /// With --resident: which blocks look for a call where each needs a share of its input alone. first: one for all, so that no
+    /// call waits for the last to look (without this flag, too); each: every one for its own
     #[arg(long = "resident-asks", alias = "resident_asks", value_name = "WHO", value_parser = asks, requires = "resident")]
     pub resident_asks: Option<Asks>,
     /// With --resident: sum up the cycles of each stage, for whoever looks for what takes the time
@@ -290,9 +289,9 @@ impl Args {
         self.resident_blocks.iter().for_each(|it| value("resident-blocks", it));
         self.resident_threads.iter().for_each(|it| value("resident-threads", it));
         self.semantics.iter().for_each(|it| value("semantics", it));
-        self.resident_asks
-            .iter()
-            .for_each(|asks| value("resident-asks", &if *asks == Asks::First { "first" } else { "each" }));
+        if self.resident_asks == Some(Asks::Each) {
+            value("resident-asks", &"each");
+        }
         if self.stamps {
             options.push("--stamps".to_owned());
         }

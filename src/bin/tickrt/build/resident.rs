@@ -29,7 +29,7 @@ pub fn main(args: &Args) -> Outcome {
         threads: args.resident_threads,
         window_row: args.window_row,
         stamps: args.stamps,
-        asks: args.resident_asks,
+        asks: args.resident_asks.unwrap_or_default(),
         semantics: args.semantics.unwrap_or(Semantics::Whole),
     };
     let artefact = Artefact::build(&model, normalization.as_ref(), &shapes, &options)?;
