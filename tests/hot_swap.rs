@@ -4,14 +4,19 @@ mod common;
 #[allow(dead_code)] // one of its functions
 mod engines;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{FakeBackend, Strings, model, normalization, npy};
+use tempfile::TempDir;
 use tickrt::backend::Health;
-use tickrt::{BackendKind, ErrorKind, Predictor, PredictorBuilder, SessionConfig, WindowConfig};
+use tickrt::onnx::Model;
+use tickrt::resident::{Artefact, ArtefactOptions};
+use tickrt::{
+    BackendKind, ErrorKind, Predictor, PredictorBuilder, ResidentConfig, SessionConfig, Shapes, WindowConfig,
+};
 
 fn config() -> SessionConfig {
     SessionConfig { depth: 2, warm_up: 0, wait_limit: Duration::from_millis(20), ..SessionConfig::default() }
@@ -220,4 +225,31 @@ fn swap_on_tensorrt_misses_no_call() {
     if common::tensorrt().is_some() {
         swap_under_load(build, "TensorRT");
     }
+}
+
+/// Loading the successor waits for turns to end, and turns wait for it: the chain's resident engine answers all the same.
+#[test]
+fn swap_on_resident_engines_misses_no_call() {
+    static FOLDER: OnceLock<TempDir> = OnceLock::new();
+    fn build(config: &SessionConfig) -> tickrt::Result<Predictor> {
+        let resident = ResidentConfig { share_gpu: true, ..ResidentConfig::default() };
+        let config = SessionConfig { resident, ..config.clone() };
+        let artefact = FOLDER.get().expect("made before").path().join("mlp.resident");
+        let predictor =
+            Predictor::builder().resident(artefact).tensorrt(engines::plan("mlp")).config(config).build()?;
+        assert_eq!(predictor.active(), BackendKind::Resident, "{:?}", predictor.passed_over());
+        Ok(predictor)
+    }
+    let Some((device, _)) = common::tensorrt() else { return };
+    let compute_capability = device.compute_capability();
+    if compute_capability < (9, 0) {
+        assert!(!common::must_run(), "TRT_CI=1, and a GPU without clusters");
+        return eprintln!("skipped: clusters came with compute capability 9.0");
+    }
+    let options = ArtefactOptions { compute_capability, ..ArtefactOptions::default() };
+    let network = Model::read(model("mlp.onnx")).unwrap();
+    let artefact = Artefact::build(&network, Some(&normalization("mlp")), &Shapes::new(), &options).unwrap();
+    let folder = FOLDER.get_or_init(|| tempfile::tempdir().unwrap());
+    artefact.write(folder.path().join("mlp.resident")).unwrap();
+    swap_under_load(build, "a resident engine and TensorRT");
 }
