@@ -250,7 +250,7 @@ impl Stream {
     pub(crate) fn is_idle(&self) -> Result<bool> {
         self.device.bind()?;
         // SAFETY: the handle lives as long as `self`.
-        match unsafe { sys::cuStreamQuery(self.handle) } {
+        match beside_captures(|| unsafe { sys::cuStreamQuery(self.handle) }) {
             sys::CUresult::CUDA_SUCCESS => Ok(true),
             sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
             error => Err(cuda_error(DriverError(error), "ask the stream what became of its work")),
@@ -261,7 +261,8 @@ impl Stream {
     pub(crate) fn synchronize(&self) -> Result<()> {
         self.device.bind()?;
         // SAFETY: the handle lives as long as `self`.
-        unsafe { result::stream::synchronize(self.handle) }.map_err(|error| cuda_error(error, "synchronise the stream"))
+        beside_captures(|| unsafe { result::stream::synchronize(self.handle) })
+            .map_err(|error| cuda_error(error, "synchronise the stream"))
     }
 
     /// Copies from pinned host memory.
@@ -325,6 +326,18 @@ impl Drop for Stream {
         // SAFETY: created in `new`, destroyed once. CUDA lets work that is still on it finish.
         let _ = unsafe { result::stream::destroy(self.handle) };
     }
+}
+
+/// Lets the thread ask about its own streams while another one captures a graph. ONNX Runtime captures in CUDA's default mode,
+/// in which no thread of the process may ask: the call would be refused with error 900, and spoil that graph besides.
+fn beside_captures<T>(call: impl FnOnce() -> T) -> T {
+    let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+    // SAFETY: the thread's own mode, which is changed for the one already in `mode`; it cannot fail with a mode that exists.
+    let _ = unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) };
+    let result = call();
+    // SAFETY: as above; `mode` has what the thread had before.
+    let _ = unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) };
+    result
 }
 
 /// A captured and instantiated CUDA graph.

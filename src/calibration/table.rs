@@ -7,7 +7,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// then `tensor: 3c010a14`, the bits of an f32 in hexadecimal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CalibrationTable {
-    /// Who made it, and how: `TRT-8601-EntropyCalibration2`.
+    /// Who made it, and how: `TRT-8601-EntropyCalibration2`. TensorRT's percentile calibrator writes its parameters instead,
+    /// `0 3ff0000000000000 3fefff2e48e8a71d`: 8.6.1 with a regression cut-off of 1 and a quantile of 0.9999.
     pub header: String,
     /// A hundred and twenty-seventh of each tensor's range; 0 for one that was always zero.
     pub scales: Scales,
@@ -27,7 +28,7 @@ impl CalibrationTable {
         };
         let text = std::str::from_utf8(text).map_err(|error| bad("text", error.to_string()))?;
         let mut lines = text.lines();
-        let header = lines.next().filter(|header| header.contains("Calibration"));
+        let header = lines.next().filter(|header| header.contains("Calibration") || is_of_percentiles(header));
         let header = header.ok_or_else(|| {
             bad("a first line like TRT-8601-EntropyCalibration2", format!("`{}`", text.lines().next().unwrap_or("")))
         })?;
@@ -56,6 +57,13 @@ impl CalibrationTable {
     }
 }
 
+/// A number and the bits of two f64.
+fn is_of_percentiles(header: &str) -> bool {
+    let fields: Vec<&str> = header.split_whitespace().collect();
+    let is_f64 = |bits: &&str| bits.len() == 16 && u64::from_str_radix(bits, 16).is_ok();
+    matches!(fields.split_first(), Some((number, rest)) if number.parse::<u32>().is_ok() && rest.len() == 2 && rest.iter().all(is_f64))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +74,19 @@ mod tests {
         assert_eq!(table.header, "TRT-8601-EntropyCalibration2");
         assert_eq!((table.scales["input"], table.scales["a:0"]), (f32::from_bits(0x3c01_0a14), 1.0));
         assert_eq!(CalibrationTable::parse(table.to_text().as_bytes()).unwrap(), table);
+    }
+
+    /// The beginning of what TensorRT 8.6.1's legacy calibrator wrote.
+    #[test]
+    fn percentile_calibrators_table_begins_with_its_parameters() {
+        let text =
+            "0 3ff0000000000000 3fefff2e48e8a71d\ninput: 3d811889\n(Unnamed Layer* 0) [Shuffle]_output: 3d811889\n";
+        let table = CalibrationTable::parse(text.as_bytes()).unwrap();
+        assert_eq!(table.header, "0 3ff0000000000000 3fefff2e48e8a71d");
+        assert_eq!((table.scales.len(), table.scales["input"]), (2, f32::from_bits(0x3d81_1889)));
+        for wrong in ["0 3ff0000000000000\n", "x 3ff0000000000000 3fefff2e48e8a71d\n", "0 1 2\n"] {
+            assert!(CalibrationTable::parse(wrong.as_bytes()).is_err(), "{wrong}");
+        }
     }
 
     #[test]

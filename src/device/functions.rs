@@ -6,7 +6,7 @@
 use cudarc::driver::sys;
 
 /// What nothing works without. All of it is in the drivers of CUDA 11.0 (450) and newer.
-const REQUIRED: [&str; 32] = [
+const REQUIRED: [&str; 33] = [
     "cuInit",
     "cuDriverGetVersion",
     "cuDeviceGetCount",
@@ -31,6 +31,7 @@ const REQUIRED: [&str; 32] = [
     "cuStreamDestroy_v2",
     "cuStreamQuery",
     "cuStreamSynchronize",
+    "cuThreadExchangeStreamCaptureMode",
     "cuModuleLoadData",
     "cuModuleUnload",
     "cuModuleGetFunction",

@@ -89,6 +89,7 @@ int cuStreamCreateWithPriority(void **stream, unsigned flags, int priority) {
 int cuStreamDestroy_v2(void *stream) { free(stream); return SUCCESS; }
 int cuStreamQuery(void *stream) { (void)stream; return SUCCESS; }
 int cuStreamSynchronize(void *stream) { (void)stream; return SUCCESS; }
+int cuThreadExchangeStreamCaptureMode(int *mode) { (void)mode; return SUCCESS; }
 #ifndef WITHOUT_cuStreamBeginCapture_v2
 int cuStreamBeginCapture_v2(void *stream, int mode) {
     (void)stream;

@@ -104,7 +104,7 @@ impl Plan<'_> {
             }
         }
         if rehearses {
-            let _ = write!(calls, "    if (b.rehearses) {{ {touches}continue; }}\n");
+            let _ = writeln!(calls, "    if (b.rehearses) {{ {touches}continue; }}");
             calls += "    ends = false;\n    break;\n    }\n    if (ends) break;\n";
         }
         // The newest row goes into its window behind the answer where it can: its time is none of the call's.
