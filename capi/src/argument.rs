@@ -62,6 +62,7 @@ fn check<T>(data: *const c_void, count: usize) -> Result<(), Fault> {
 }
 
 /// The numbers of `tickrt_type` in types.h.
+#[inline]
 pub(crate) fn data_type(number: i32) -> Result<DataType, Fault> {
     use DataType::{Bf16, Bool, F16, F32, F64, I8, I16, I32, I64, U8};
     let all = [F32, F16, Bf16, F64, I8, U8, I16, I32, I64, Bool];

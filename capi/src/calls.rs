@@ -218,6 +218,7 @@ impl<C: Calls> Caller<C> {
         Ok(unsafe { self.calls.as_mut() })
     }
 
+    #[inline]
     fn lend(&mut self, shape: usize) -> Result<(), Fault> {
         self.idle()?;
         // SAFETY: valid until `drop`, which lets go of the slot first. `idle` keeps everything else away from it.
@@ -226,6 +227,7 @@ impl<C: Calls> Caller<C> {
         Ok(())
     }
 
+    #[inline]
     fn lent(&mut self) -> Result<&mut C::Slot<'static>, Fault> {
         self.slot.as_mut().ok_or_else(no_slot)
     }
@@ -256,6 +258,7 @@ pub(crate) fn on<C: Calls>(
     error
 }
 
+#[inline]
 pub(crate) fn input<C: Calls>(caller: Option<&mut Caller<C>>, shape: usize) -> MaybeError {
     on(caller, |caller| caller.lend(shape))
 }
@@ -436,7 +439,9 @@ unsafe fn wanted<'a>(outputs: *const Output, count: usize) -> Result<&'a [Output
 /// Each one's `data` points to room for its `count` elements.
 #[inline]
 unsafe fn copy_all(from: &Outputs<'_>, outputs: &[Output]) -> Result<(), Fault> {
-    for write in [false, true] {
+    // Several are looked at first, and then written; one is looked at before it is written anyhow.
+    let passes: &[bool] = if outputs.len() == 1 { &[true] } else { &[false, true] };
+    for &write in passes {
         for output in outputs {
             with_type!(output.data_type, T => {
                 let values = from.slice::<T>(output.index)?;

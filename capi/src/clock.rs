@@ -46,7 +46,8 @@ pub(crate) fn instant(ns: u64) -> Instant {
 #[inline]
 pub(crate) fn nanoseconds(instant: Instant) -> u64 {
     let start = moment();
-    let after = |duration: Duration| duration.as_nanos() as u64;
+    // In 64 bits: as_nanos computes in 128.
+    let after = |duration: Duration| duration.as_secs() * 1_000_000_000 + u64::from(duration.subsec_nanos());
     match instant.checked_duration_since(start.instant) {
         Some(later) => start.ns + after(later),
         None => start.ns.saturating_sub(after(start.instant - instant)),
