@@ -77,11 +77,11 @@ fn native_calibration_by_each_method_makes_an_engine_and_a_cache_of_tensorrts_ow
     let folder = tempfile::tempdir().unwrap();
     for name in ["toy_cnn", "cnn_small"] {
         let mut best = [0.0_f64, 1.0];
-        for (method, kind) in [
-            (CalibrationMethod::Entropy, "-EntropyCalibration2"),
-            (CalibrationMethod::MinMax, "-MinMaxCalibration"),
+        for (method, made_by, kind) in [
+            (CalibrationMethod::Entropy, "TRT-", "-EntropyCalibration2"),
+            (CalibrationMethod::MinMax, "TRT-", "-MinMaxCalibration"),
             // Its parameters: a regression cut-off of 1 and the quantile, the bits of an f64 each.
-            (CalibrationMethod::Percentile(99.99), "0 3ff0000000000000 3fefff2e48e8a71d"),
+            (CalibrationMethod::Percentile(99.99), "0 ", "3ff0000000000000 3fefff2e48e8a71d"),
         ] {
             let cache = folder.path().join(format!("{name}.{method}.cache"));
             let config = quick().int8(true).int8_mode(Int8Mode::Native);
@@ -90,7 +90,7 @@ fn native_calibration_by_each_method_makes_an_engine_and_a_cache_of_tensorrts_ow
             assert_eq!((built.precision, built.lowered.is_none()), (Precision::Int8, true));
             let table = CalibrationTable::parse(&std::fs::read(&cache).unwrap()).unwrap();
             println!("{name} by {method}: {}, {:?}", table.header, table.scales);
-            assert!(table.header.ends_with(kind), "{}", table.header);
+            assert!(table.header.starts_with(made_by) && table.header.ends_with(kind), "{}", table.header);
             assert!(table.scales.contains_key("input") && table.scales.len() > 4, "{:?}", table.scales);
             let [top1, fp32, _] = accuracy(name, &built);
             best = if top1 > best[0] { [top1, fp32] } else { best };

@@ -30,12 +30,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 fn alone() -> Option<(MutexGuard<'static, ()>, Arc<Device>)> {
     let guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let device = common::gpu()?;
-    if device.compute_capability() < (9, 0) {
-        assert!(!common::must_run(), "TRT_CI=1, and a GPU without clusters");
-        eprintln!("skipped: clusters came with compute capability 9.0");
-        return None;
-    }
-    Some((guard, device))
+    common::has_clusters(&device).then_some((guard, device))
 }
 
 fn its_normalization(name: &str) -> Option<Normalization> {

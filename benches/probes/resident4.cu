@@ -5,47 +5,7 @@
 //   nvcc -O3 -std=c++17 -arch=sm_90a -o resident4 resident4.cu && ./resident4 [CALLS]
 //
 // Every loop that waits has an end, and every kernel a time limit.
-#include <immintrin.h>
-#include <sched.h>
-
-#include <algorithm>
-#include <chrono>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <vector>
-#define CK(x)                                                           \
-  do {                                                                  \
-    auto e_ = (x);                                                      \
-    if (e_ != cudaSuccess) {                                            \
-      printf("%s:%d %s\n", __FILE__, __LINE__, cudaGetErrorString(e_)); \
-      exit(1);                                                          \
-    }                                                                   \
-  } while (0)
-using u32 = uint32_t;
-using u64 = uint64_t;
-__device__ __forceinline__ u64 ns() {
-  u64 t;
-  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
-  return t;
-}
-struct P2 {
-  u64 a, b;
-};
-__device__ __forceinline__ P2 load(const void* p) {
-  P2 r;
-  asm volatile("ld.relaxed.sys.global.v2.u64 {%0,%1}, [%2];" : "=l"(r.a), "=l"(r.b) : "l"(p) : "memory");
-  return r;
-}
-__device__ __forceinline__ u32 rank() {
-  u32 r;
-  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
-  return r;
-}
-__device__ __forceinline__ void cluster_sync() {
-  asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
-}
+#include "probe.cuh"
 struct Spent {
   u64 looks, cycles, late;  // in block 0's first warp
 };
@@ -116,7 +76,6 @@ __global__ void ask(const char* in, char* out, u64 calls, u64 limit_ns, u32 pair
 static char* host;
 static Spent* spent;
 static cudaStream_t st;
-using clk = std::chrono::steady_clock;
 template <int COPIES>
 static void run(u64 calls, u32 words, u32 blocks, u32 warps, u32 pace, u32 work, float gap_us) {
   CK(cudaStreamSynchronize(st));

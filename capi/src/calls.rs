@@ -439,9 +439,7 @@ unsafe fn wanted<'a>(outputs: *const Output, count: usize) -> Result<&'a [Output
 /// Each one's `data` points to room for its `count` elements.
 #[inline]
 unsafe fn copy_all(from: &Outputs<'_>, outputs: &[Output]) -> Result<(), Fault> {
-    // Several are looked at first, and then written; one is looked at before it is written anyhow.
-    let passes: &[bool] = if outputs.len() == 1 { &[true] } else { &[false, true] };
-    for &write in passes {
+    for write in [false, true] {
         for output in outputs {
             with_type!(output.data_type, T => {
                 let values = from.slice::<T>(output.index)?;

@@ -63,6 +63,15 @@ struct Input {
   // Elements of the block's share.
   __device__ static u32 own(const Block& b) { return own_share(b, S::each, S::count); }
 
+  __device__ static bool is_of_call(const Block& b, const Units& v) {
+    return u32(v.first >> 32) == u32(b.call) && u32(v.second >> 32) == u32(b.call);
+  }
+
+  // Block 0's first warp has seen the call: those that ask nobody learn of it.
+  __device__ static void tell_others(const Block& b) {
+    if (kKnowing + b.lane < S::blocks) tell(peer(kKnowing + b.lane), S::come_word, u32(b.call) << 1 | 1);
+  }
+
   __device__ static bool ask(Block& b, const Turn& turn) {
     const u32 before = b.rank * S::units_each, lead = b.rank == 0 ? S::lead / 2 : 0;
     const u32 own = lead + (S::units - before < S::units_each ? S::units - before : S::units_each) / 2;
@@ -73,8 +82,7 @@ struct Input {
       Units v{0, 0};
       for (u32 looks = 0;; ++looks) {
         if (mine) v = load_units(units + 16ull * pair);
-        const bool there = !mine || (u32(v.first >> 32) == u32(b.call) && u32(v.second >> 32) == u32(b.call));
-        if (all_of_warp(there)) {
+        if (all_of_warp(!mine || is_of_call(b, v))) {
           if (b.call == b.first && looks == 0 && pair == 0) b.met = true;
           break;
         }
@@ -86,7 +94,7 @@ struct Input {
         put_word(b, turn, before + (pair - lead) * 2, u32(v.first));
         put_word(b, turn, before + (pair - lead) * 2 + 1, u32(v.second));
       }
-      if (b.rank == 0 && base == 0 && kKnowing + b.lane < S::blocks) tell(peer(kKnowing + b.lane), S::come_word, u32(b.call) << 1 | 1);
+      if (b.rank == 0 && base == 0) tell_others(b);
     }
     return true;
   }
@@ -100,12 +108,12 @@ struct Input {
     for (u32 looks = 0;; ++looks) {
       if (!has) {
         if (mine) v = load_units(units + 16ull * pair);
-        has = all_of_warp(!mine || (u32(v.first >> 32) == u32(b.call) && u32(v.second >> 32) == u32(b.call)));
+        has = all_of_warp(!mine || is_of_call(b, v));
         if (has) {
           if (b.call == b.first && looks == 0 && pair == 0) b.met = true;
           if (pair < lead) *shared(S::rows_word) = as_float(u32(v.first));
           if (mine && pair >= lead) hand_out(b, turn, (pair - lead) * 2, v);
-          if (b.warp == 0 && kKnowing + b.lane < S::blocks) tell(peer(kKnowing + b.lane), S::come_word, u32(b.call) << 1 | 1);
+          if (b.warp == 0) tell_others(b);
         }
       }
       if (!sync_block_or(!has)) return true;

@@ -49,6 +49,16 @@ pub fn gpu() -> Option<Arc<Device>> {
     or_skip(Device::open(0))
 }
 
+/// Whether the GPU has clusters, which resident engines of several blocks need.
+pub fn has_clusters(device: &Device) -> bool {
+    let has = device.compute_capability() >= (9, 0);
+    if !has {
+        assert!(!must_run(), "TRT_CI=1, and a GPU without clusters");
+        eprintln!("skipped: clusters came with compute capability 9.0");
+    }
+    has
+}
+
 /// The GPU, and a TensorRT for it.
 pub fn tensorrt() -> Option<(Arc<Device>, Library)> {
     let device = gpu()?;
