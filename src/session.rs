@@ -718,7 +718,8 @@ impl Session {
 
     // ---- 5. Read the answer.
 
-    #[inline]
+    // Always: an answer is a hundred bytes, and each time it is handed on as a whole costs 5 ns.
+    #[inline(always)]
     fn collect(
         &mut self,
         index: usize,
@@ -732,13 +733,13 @@ impl Session {
         // Rows of a window were looked at when they were pushed.
         let looks = self.looks_at_input && slot.moment.is_none();
         if status.is(Status::NON_FINITE_INPUT) || looks && self.is_input_bad(index) {
-            return self.ended(index, sequence, Err(ErrorKind::NonFiniteInput.into()));
+            return Err(self.lost(index, sequence, ErrorKind::NonFiniteInput.into()));
         }
         self.unpack(index);
         let signature = self.backend.signature();
         let outputs = Outputs { signature, shape: &signature.shapes[slot.shape], memory: &self.backend.slots()[index] };
         if let Err(error) = outputs.check(self.check_finite, self.output_range) {
-            return self.ended(index, sequence, Err(error));
+            return Err(self.lost(index, sequence, error));
         }
         if let Err(error) = read(&outputs) {
             use ErrorKind::{UnknownTensor, WrongLength, WrongType};
@@ -750,7 +751,8 @@ impl Session {
         }
         let (backend, engine) = (self.backend.kind(), self.backend.engine_id());
         let answer = Answer { tag: slot.tag, sequence, backend, engine, submitted: slot.submitted, done };
-        self.ended(index, sequence, Ok(answer))
+        self.ended(index, sequence, Ok(&answer));
+        Ok(answer)
     }
 
     /// Whether the normalisation refuses what lies in the slot: looked at when the answer is there.

@@ -51,12 +51,23 @@ fn artefact(name: &str) -> Artefact {
 
 fn config() -> SessionConfig {
     // Containers show the driver's other processes, or none: what is tested by itself is not asked for everywhere.
-    let resident = ResidentConfig { share_gpu: true, ..ResidentConfig::default() };
-    // Under compute-sanitizer a call takes its time.
+    let mut resident = ResidentConfig { share_gpu: true, ..ResidentConfig::default() };
+    if under_a_tool() {
+        resident.turn = Duration::from_secs(1);
+        return SessionConfig { resident, wait_limit: Duration::from_secs(60), warm_up: 0, ..SessionConfig::default() };
+    }
     SessionConfig { resident, wait_limit: Duration::from_secs(5), ..SessionConfig::default() }
 }
 
+/// A call takes its time there: a turn must not end amid its first.
+fn under_a_tool() -> bool {
+    std::env::var_os("TICKRT_TEST_UNDER_A_TOOL").is_some()
+}
+
 fn short_turns() -> SessionConfig {
+    if under_a_tool() {
+        return config();
+    }
     let turn = Duration::from_millis(2);
     SessionConfig { resident: ResidentConfig { turn, ..config().resident }, ..config() }
 }
@@ -245,7 +256,8 @@ fn rows_one_by_one_have_the_answers_of_their_windows() {
         let rows = session.window_rows().unwrap();
         let (mut got, mut expected) = (vec![0.0_f32; outputs(&session)], vec![0.0_f32; outputs(&session)]);
         let (mut apart, mut asked) = (0.0_f32, 0);
-        for step in 0..600 + rows as u64 {
+        let steps = if under_a_tool() { 30 } else { 600 };
+        for step in 0..steps + rows as u64 {
             // Mostly one symbol; now and then the other, a reset, a window asked twice, rows that nobody asks about.
             let symbol = u32::from(step % 97 > 90);
             if step == 300 {
@@ -269,7 +281,7 @@ fn rows_one_by_one_have_the_answers_of_their_windows() {
             }
         }
         println!("{name}: {asked} windows, furthest from the CPU's by {apart:.1e}");
-        assert!(asked > 300 && apart < 1e-5, "{name}: {asked} windows, {apart}");
+        assert!(asked > steps / 2 && apart < 1e-5, "{name}: {asked} windows, {apart}");
     }
 }
 

@@ -15,8 +15,9 @@ use tickrt::{
     Status, TensorInfo, WindowConfig,
 };
 use tickrt_capi::{
-    Answer, Output, TicketParts, started, tickrt_session_free, tickrt_session_input, tickrt_session_poll,
-    tickrt_session_push, tickrt_session_submit, tickrt_session_submit_window, tickrt_session_write,
+    Answer, CSession, MaybeError, Output, TicketParts, started, tickrt_session_free, tickrt_session_input,
+    tickrt_session_poll, tickrt_session_push, tickrt_session_submit, tickrt_session_submit_window,
+    tickrt_session_write,
 };
 
 const INPUT: usize = 256;
@@ -123,7 +124,34 @@ fn session() -> Session {
     Session::start(Box::new(Nothing::new(&config)), &config).expect("a session")
 }
 
+/// The library's functions, called as C calls them: nothing of them is inlined here.
+struct Library {
+    input: extern "C" fn(Handle<'_>, usize) -> MaybeError,
+    write: unsafe extern "C" fn(Handle<'_>, usize, *const c_void, usize, i32) -> MaybeError,
+    submit: extern "C" fn(Handle<'_>, u64, Option<&mut MaybeUninit<TicketParts>>) -> MaybeError,
+    push: unsafe extern "C" fn(Handle<'_>, u32, *const c_void, usize, i32) -> MaybeError,
+    submit_window: extern "C" fn(Handle<'_>, u32, u64, Option<&mut MaybeUninit<TicketParts>>) -> MaybeError,
+    poll: Poll,
+}
+type Handle<'a> = Option<&'a mut CSession>;
+type Poll = unsafe extern "C" fn(
+    Handle<'_>,
+    TicketParts,
+    *const Output,
+    usize,
+    Option<&mut MaybeUninit<bool>>,
+    Option<&mut MaybeUninit<Answer>>,
+) -> MaybeError;
+
 fn overhead(criterion: &mut Criterion) {
+    let c = black_box(Library {
+        input: tickrt_session_input,
+        write: tickrt_session_write,
+        submit: tickrt_session_submit,
+        push: tickrt_session_push,
+        submit_window: tickrt_session_submit_window,
+        poll: tickrt_session_poll,
+    });
     let (input, row, mut scores) = ([1.0_f32; INPUT], [1.0_f32; ROW], [0.0_f32; OUTPUT]);
     let fill = |session: &mut Session| (0..INPUT / ROW).for_each(|_| session.push(0, &row).expect("a row"));
 
@@ -144,14 +172,14 @@ fn overhead(criterion: &mut Criterion) {
             let (mut ticket, mut done) = (MaybeUninit::<TicketParts>::uninit(), MaybeUninit::uninit());
             let mut answer = MaybeUninit::<Answer>::uninit();
             let data = black_box(&input).as_ptr().cast::<c_void>();
-            assert!(tickrt_session_input(Some(&mut handle), 0).is_none());
+            assert!((c.input)(Some(&mut handle), 0).is_none());
             // SAFETY: as many elements as are said.
-            assert!(unsafe { tickrt_session_write(Some(&mut handle), 0, data, INPUT, 0) }.is_none());
-            assert!(tickrt_session_submit(Some(&mut handle), 0, Some(&mut ticket)).is_none());
+            assert!(unsafe { (c.write)(Some(&mut handle), 0, data, INPUT, 0) }.is_none());
+            assert!((c.submit)(Some(&mut handle), 0, Some(&mut ticket)).is_none());
             // SAFETY: written, there was no error; one output, with room for its elements.
             let error = unsafe {
                 let ticket = ticket.assume_init();
-                tickrt_session_poll(Some(&mut handle), ticket, &outputs, 1, Some(&mut done), Some(&mut answer))
+                (c.poll)(Some(&mut handle), ticket, &outputs, 1, Some(&mut done), Some(&mut answer))
             };
             assert!(error.is_none());
         });
@@ -178,12 +206,12 @@ fn overhead(criterion: &mut Criterion) {
             let mut answer = MaybeUninit::<Answer>::uninit();
             let data = black_box(&row).as_ptr().cast::<c_void>();
             // SAFETY: as many elements as are said.
-            assert!(unsafe { tickrt_session_push(Some(&mut handle), 0, data, ROW, 0) }.is_none());
-            assert!(tickrt_session_submit_window(Some(&mut handle), 0, 0, Some(&mut ticket)).is_none());
+            assert!(unsafe { (c.push)(Some(&mut handle), 0, data, ROW, 0) }.is_none());
+            assert!((c.submit_window)(Some(&mut handle), 0, 0, Some(&mut ticket)).is_none());
             // SAFETY: written, there was no error; one output, with room for its elements.
             let error = unsafe {
                 let ticket = ticket.assume_init();
-                tickrt_session_poll(Some(&mut handle), ticket, &outputs, 1, Some(&mut done), Some(&mut answer))
+                (c.poll)(Some(&mut handle), ticket, &outputs, 1, Some(&mut done), Some(&mut answer))
             };
             assert!(error.is_none());
         });

@@ -64,9 +64,16 @@ fn check<T>(data: *const c_void, count: usize) -> Result<(), Fault> {
 /// The numbers of `tickrt_type` in types.h.
 #[inline]
 pub(crate) fn data_type(number: i32) -> Result<DataType, Fault> {
+    if number == DataType::F32 as i32 {
+        return Ok(DataType::F32);
+    }
+    other_type(number)
+}
+
+fn other_type(number: i32) -> Result<DataType, Fault> {
     use DataType::{Bf16, Bool, F16, F32, F64, I8, I16, I32, I64, U8};
-    let all = [F32, F16, Bf16, F64, I8, U8, I16, I32, I64, Bool];
-    let found = usize::try_from(number).ok().and_then(|number| all.get(number));
+    static ALL: [DataType; 10] = [F32, F16, Bf16, F64, I8, U8, I16, I32, I64, Bool];
+    let found = usize::try_from(number).ok().and_then(|number| ALL.get(number));
     found.copied().ok_or_else(|| invalid("type", "one of tickrt_type", number.to_string()))
 }
 

@@ -54,9 +54,10 @@ impl Output {
     }
 }
 
-impl From<tickrt::Answer> for Answer {
-    #[inline]
-    fn from(answer: tickrt::Answer) -> Self {
+impl From<&tickrt::Answer> for Answer {
+    // Always: it is written where C wants it, not copied there.
+    #[inline(always)]
+    fn from(answer: &tickrt::Answer) -> Self {
         Self {
             tag: answer.tag,
             sequence: answer.sequence,
@@ -381,7 +382,7 @@ pub(crate) unsafe fn poll<C: Calls>(
         let read = |from: &Outputs<'_>| unsafe { copy_all(from, outputs) }.map_err(unwrapped);
         let answered = caller.idle()?.poll(Ticket::from_parts(ticket.parts), read)?;
         done.write(answered.is_some());
-        if let (Some(answered), Some(place)) = (answered, answer) {
+        if let (Some(answered), Some(place)) = (&answered, answer) {
             place.write(answered.into());
         }
         Ok(())
@@ -410,7 +411,7 @@ pub(crate) unsafe fn wait<C: Calls>(
             None => calls.wait(ticket, read),
         }?;
         if let Some(place) = answer {
-            place.write(answered.into());
+            place.write((&answered).into());
         }
         Ok(())
     })

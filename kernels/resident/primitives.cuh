@@ -98,15 +98,24 @@ __device__ inline u32 peer(u32 block) {
   return address_of(0);
 #endif
 }
-// A word in another block, without waiting for it.
+// A word in any block, without waiting for it; and what this block was told. Atomic, both: nothing orders one before the other.
 __device__ inline void tell(u32 peer, u32 offset, u32 value) {
+  [[maybe_unused]] u32 before;
 #if TICKRT_CLUSTERS
-  asm volatile("st.relaxed.cluster.shared::cluster.u32 [%0], %1;" ::"r"(peer + offset), "r"(value) : "memory");
+  asm volatile("atom.relaxed.cluster.shared::cluster.exch.b32 %0, [%1], %2;" : "=r"(before) : "r"(peer + offset), "r"(value) : "memory");
 #else
-  asm volatile("st.relaxed.cta.shared.u32 [%0], %1;" ::"r"(peer + offset), "r"(value) : "memory");
+  asm volatile("atom.relaxed.cta.shared.exch.b32 %0, [%1], %2;" : "=r"(before) : "r"(peer + offset), "r"(value) : "memory");
 #endif
 }
-__device__ inline u32 told(u32 offset) { return *reinterpret_cast<volatile u32*>(shared_memory + offset); }
+__device__ inline u32 told(u32 offset) {
+  u32 word;
+#if TICKRT_CLUSTERS
+  asm volatile("atom.relaxed.cluster.shared::cta.or.b32 %0, [%1], 0;" : "=r"(word) : "r"(address_of(offset)) : "memory");
+#else
+  asm volatile("atom.relaxed.cta.shared.or.b32 %0, [%1], 0;" : "=r"(word) : "r"(address_of(offset)) : "memory");
+#endif
+  return word;
+}
 
 // ---- barriers that count bytes
 __device__ inline void barrier_init(u32 barrier) {

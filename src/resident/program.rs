@@ -140,17 +140,23 @@ fn unsupported(got: String) -> Error {
         .advice("the chain goes on to TensorRT")
 }
 
-/// The templates, in an order in which each finds what it needs.
+/// The templates, in an order in which each finds what it needs. Sanitizers, profilers and the compiler name the file.
 fn templates() -> String {
+    macro_rules! file {
+        ($name:literal) => {
+            concat!("#line 1 \"", $name, "\"\n", include_str!(concat!("../../kernels/resident/", $name)))
+        };
+    }
     [
-        include_str!("../../kernels/resident/primitives.cuh"),
-        include_str!("../../kernels/resident/turn.cuh"),
-        include_str!("../../kernels/resident/functions.cuh"),
-        include_str!("../../kernels/resident/input.cuh"),
-        include_str!("../../kernels/resident/dense.cuh"),
-        include_str!("../../kernels/resident/whole.cuh"),
-        include_str!("../../kernels/resident/recurrent.cuh"),
-        include_str!("../../kernels/resident/window.cuh"),
+        file!("primitives.cuh"),
+        file!("turn.cuh"),
+        file!("functions.cuh"),
+        file!("input.cuh"),
+        file!("dense.cuh"),
+        file!("whole.cuh"),
+        file!("recurrent.cuh"),
+        file!("window.cuh"),
+        "#line 1 \"network.cu\"\n",
     ]
     .concat()
 }

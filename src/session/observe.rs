@@ -54,27 +54,24 @@ impl Session {
 
     /// Call `sequence`, which was asked in slot `index`, has ended so.
     #[inline]
-    pub(super) fn ended(&self, index: usize, sequence: u64, result: Result<Answer>) -> Result<Answer> {
+    pub(super) fn ended(&self, index: usize, sequence: u64, result: Result<&Answer, &Error>) {
         let Observers { counters, journal } = &self.observers;
         if let Some(counters) = counters {
-            match &result {
+            match result {
                 Ok(answer) => counters.answered(answer.backend, answer.latency()),
                 Err(error) => counters.failed(error),
             }
         }
         if let Some(journal) = journal {
-            self.enter(journal, index, sequence, &result);
+            self.enter(journal, index, sequence, result);
         }
-        result
     }
 
     /// As [`ended`](Self::ended), of a call without an answer.
     #[cold]
     pub(super) fn lost(&self, index: usize, sequence: u64, error: Error) -> Error {
-        match self.ended(index, sequence, Err(error)) {
-            Err(error) => error,
-            Ok(_) => unreachable!("what has ended so has ended so"),
-        }
+        self.ended(index, sequence, Err(&error));
+        error
     }
 
     /// A call could not begin.
@@ -87,7 +84,7 @@ impl Session {
     }
 
     /// Enters a call into the journal: its input as it lies in the slot or, of a window, in the host's mirror.
-    fn enter(&self, journal: &Writer, index: usize, sequence: u64, result: &Result<Answer>) {
+    fn enter(&self, journal: &Writer, index: usize, sequence: u64, result: Result<&Answer, &Error>) {
         let (slot, memory) = (&self.slots[index], &self.backend.slots()[index]);
         let shape = &self.backend.signature().shapes[slot.shape];
         let window = slot.moment.map(|moment| (moment, self.windows.as_ref()));
