@@ -243,7 +243,9 @@ fn collect(
 #[test]
 fn rows_one_by_one_have_the_answers_of_their_windows() {
     let Some(_alone) = alone() else { return };
-    for (name, row) in [("lstm", 8), ("lstm_a", 100)] {
+    // Its sixteen blocks are so slow under racecheck that some take block 0 for dead and leave.
+    let all: &[(&str, usize)] = if under_a_tool() { &[("lstm", 8)] } else { &[("lstm", 8), ("lstm_a", 100)] };
+    for &(name, row) in all {
         let options = ArtefactOptions { semantics: Semantics::Window, ..ArtefactOptions::default() };
         let artefact = artefact_with(name, options);
         assert_eq!(artefact.facts().window_row, Some(row));
@@ -350,6 +352,8 @@ impl Drop for Ended<'_> {
 #[test]
 fn other_users_of_cuda_in_the_process_get_their_turn() {
     let Some(_alone) = alone() else { return };
+    // Built before: beside a resident engine, for which each timing of a tactic waits, that takes minutes.
+    let plan = engines::plan("mlp");
     let mut session = Session::resident(&artefact("mlp"), &config()).unwrap();
     let (input, mut first) = (random(1, 256), [0.0_f32; 3]);
     session.infer(&input, &mut first).unwrap();
@@ -371,15 +375,15 @@ fn other_users_of_cuda_in_the_process_get_their_turn() {
                 cuda = Some(Session::start(Box::new(backend), &own).unwrap());
             });
             // It captures in CUDA's default mode, in which no other thread of the process may do what would wait.
-            timed("ten graphs that ONNX Runtime CUDA captured", &mut || {
-                for _ in 0..10 {
+            timed("three graphs that ONNX Runtime CUDA captured", &mut || {
+                for _ in 0..3 {
                     let mut graph = OrtBackend::cuda_graph(&onnx, &own, CudaOptions::default()).unwrap();
                     graph.infer(&input, &mut [0.0_f32; 3]).unwrap();
                 }
             });
             let mut engine = None;
             timed("loading a plan (allocation, modules)", &mut || {
-                engine = Some(Engine::load(engines::plan("mlp")).unwrap());
+                engine = Some(Engine::load(&plan).unwrap());
             });
             let mut tensorrt = None;
             timed("starting a TensorRT session", &mut || {
