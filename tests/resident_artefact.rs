@@ -82,6 +82,18 @@ fn models_of_the_zoo_become_machine_code() {
     }
 }
 
+/// Or the same engine had another hash wherever it is built, and told where that was.
+#[test]
+fn code_has_no_path_of_where_it_was_built() {
+    if !has_nvrtc() {
+        return;
+    }
+    let artefact = build("identity", &ArtefactOptions::default()).unwrap();
+    let holds = |text: &str| artefact.cubin().windows(text.len()).any(|bytes| bytes == text.as_bytes());
+    assert!(holds("/tickrt") && holds("input.cuh"), "its lines are not told");
+    assert!(!holds(env::current_dir().unwrap().to_str().unwrap()));
+}
+
 #[test]
 fn options_and_normalisation_are_kept() {
     if !has_nvrtc() {

@@ -64,6 +64,7 @@ fn check<T>(data: *const c_void, count: usize) -> Result<(), Fault> {
 /// The numbers of `tickrt_type` in types.h.
 #[inline]
 pub(crate) fn data_type(number: i32) -> Result<DataType, Fault> {
+    // What nearly everybody has takes no look into a table.
     if number == DataType::F32 as i32 {
         return Ok(DataType::F32);
     }

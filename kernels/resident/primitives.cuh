@@ -98,7 +98,8 @@ __device__ inline u32 peer(u32 block) {
   return address_of(0);
 #endif
 }
-// A word in any block, without waiting for it; and what this block was told. Atomic, both: nothing orders one before the other.
+// A word in any block, without waiting for it; and what this block was told. Nothing orders one before the other: atomics, both,
+// because racecheck takes a relaxed load beside a store for a hazard.
 __device__ inline void tell(u32 peer, u32 offset, u32 value) {
   [[maybe_unused]] u32 before;
 #if TICKRT_CLUSTERS

@@ -140,11 +140,12 @@ fn unsupported(got: String) -> Error {
         .advice("the chain goes on to TensorRT")
 }
 
-/// The templates, in an order in which each finds what it needs. Sanitizers, profilers and the compiler name the file.
+/// The templates, in an order in which each finds what it needs. Sanitizers, profilers and the compiler name the file: by a path
+/// from the root, or the compiler would look for it where it runs, and that folder would be in the code.
 fn templates() -> String {
     macro_rules! file {
         ($name:literal) => {
-            concat!("#line 1 \"", $name, "\"\n", include_str!(concat!("../../kernels/resident/", $name)))
+            concat!("#line 1 \"/tickrt/", $name, "\"\n", include_str!(concat!("../../kernels/resident/", $name)))
         };
     }
     [
@@ -156,7 +157,7 @@ fn templates() -> String {
         file!("whole.cuh"),
         file!("recurrent.cuh"),
         file!("window.cuh"),
-        "#line 1 \"network.cu\"\n",
+        "#line 1 \"/tickrt/network.cu\"\n",
     ]
     .concat()
 }

@@ -107,7 +107,7 @@ pub(super) struct Program<'of> {
 impl<'of> Program<'of> {
     pub(super) fn new(functions: &'of Functions, source: &'of CStr) -> Result<Self, String> {
         let mut handle = ptr::null_mut();
-        let name = c"tickrt_resident.cu".as_ptr();
+        let name = c"/tickrt/resident.cu".as_ptr();
         // SAFETY: the handle is valid for writing, the strings end with a zero byte and outlive the program; no headers.
         let status = unsafe { (functions.create)(&mut handle, source.as_ptr(), name, 0, ptr::null(), ptr::null()) };
         functions.check(status)?;
