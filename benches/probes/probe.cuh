@@ -1,4 +1,4 @@
-// What resident4.cu and resident5.cu have in common.
+// What the probes of resident kernels have in common.
 #pragma once
 #include <immintrin.h>
 #include <sched.h>

@@ -7,42 +7,13 @@
 // have computed by st.async, counted by an mbarrier at the receiver. Every loop that waits has an end.
 #include <cooperative_groups.h>
 #include <cuda.h>
-#include <immintrin.h>
-#include <sched.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <cstdio>
-#include <cstring>
 #include <random>
-#include <vector>
+
+#include "probe.cuh"
 namespace cg = cooperative_groups;
-#define CK(x)                                                           \
-  do {                                                                  \
-    auto e_ = (x);                                                      \
-    if (e_ != cudaSuccess) {                                            \
-      printf("%s:%d %s\n", __FILE__, __LINE__, cudaGetErrorString(e_)); \
-      exit(1);                                                          \
-    }                                                                   \
-  } while (0)
-using clk = std::chrono::steady_clock;
-using u32 = uint32_t;
-using u64 = uint64_t;
-__device__ __forceinline__ u64 ns() {
-  u64 t;
-  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(t));
-  return t;
-}
-struct P2 {
-  u64 a, b;
-};
-__device__ __forceinline__ P2 ld2(const void* p) {
-  P2 r;
-  asm volatile("ld.relaxed.sys.global.v2.u64 {%0,%1}, [%2];" : "=l"(r.a), "=l"(r.b) : "l"(p) : "memory");
-  return r;
-}
 __device__ __forceinline__ void st1(void* p, u64 v) {
   asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(p), "l"(v) : "memory");
 }
@@ -92,7 +63,7 @@ __global__ void identity(const u64* in, u64* out, u64 calls, u64 limit_ns) {
     for (u32 k = 0;; ++k) {
       bool ok = true;
       if (mine) {
-        v = ld2(in + lane * 2);
+        v = load(in + lane * 2);
         ok = u32(v.a >> 32) == s && u32(v.b >> 32) == s;
       }
       if (__all_sync(~0u, ok)) break;
@@ -111,7 +82,7 @@ __global__ void identity_thread(const u64* in, u64* out, u64 calls,
   for (u32 s = 1; s <= calls; ++s) {
     P2 v;
     for (u32 k = 0;; ++k) {
-      v = ld2(in + lane * 2);
+      v = load(in + lane * 2);
       if (u32(v.a >> 32) == s && u32(v.b >> 32) == s) break;
       if ((k & 255) == 255 && ns() > until) return;
     }
@@ -205,7 +176,7 @@ __global__ void __cluster_dims__(16, 1, 1) __launch_bounds__(512, 1)
         for (u32 k = 0;; ++k) {
           bool ok = true;
           if (lane < 8) {
-            v = ld2(in + rank * 16 + lane * 2);
+            v = load(in + rank * 16 + lane * 2);
             ok = u32(v.a >> 32) == s && u32(v.b >> 32) == s;
           }
           if (__all_sync(~0u, ok)) break;
@@ -233,7 +204,7 @@ __global__ void __cluster_dims__(16, 1, 1) __launch_bounds__(512, 1)
       if (threadIdx.x < 128) {
         P2 v;
         for (u32 k = 0;; ++k) {
-          v = ld2(in + threadIdx.x * 2);
+          v = load(in + threadIdx.x * 2);
           if (u32(v.a >> 32) == s && u32(v.b >> 32) == s) break;
           if ((k & 255) == 255 && ns() > until) {
             stop = true;
@@ -248,7 +219,7 @@ __global__ void __cluster_dims__(16, 1, 1) __launch_bounds__(512, 1)
       if (rank == 0 && threadIdx.x < 128) {
         P2 v;
         for (u32 k = 0;; ++k) {
-          v = ld2(in + threadIdx.x * 2);
+          v = load(in + threadIdx.x * 2);
           if (u32(v.a >> 32) == s && u32(v.b >> 32) == s) break;
           if ((k & 255) == 255 && ns() > until) {
             stop = true;

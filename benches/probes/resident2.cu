@@ -8,48 +8,19 @@
 #include <cooperative_groups.h>
 #include <cuda.h>
 #include <dlfcn.h>
-#include <immintrin.h>
-#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <cstdio>
-#include <cstring>
 #include <functional>
 #include <random>
-#include <vector>
+
+#include "probe.cuh"
 namespace cg = cooperative_groups;
-#define CK(x)                                                           \
-  do {                                                                  \
-    auto e_ = (x);                                                      \
-    if (e_ != cudaSuccess) {                                            \
-      printf("%s:%d %s\n", __FILE__, __LINE__, cudaGetErrorString(e_)); \
-      exit(1);                                                          \
-    }                                                                   \
-  } while (0)
-using clk = std::chrono::steady_clock;
-using u32 = uint32_t;
-using u64 = uint64_t;
 
 // ---- the device's words
-__device__ __forceinline__ u64 ns() {
-  u64 t;
-  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(t));
-  return t;
-}
-struct P2 {
-  u64 a, b;
-};
-__device__ __forceinline__ P2 ld2(const void* p) {
-  P2 r;
-  asm volatile("ld.relaxed.sys.global.v2.u64 {%0,%1}, [%2];" : "=l"(r.a), "=l"(r.b) : "l"(p) : "memory");
-  return r;
-}
 __device__ __forceinline__ void st1(void* p, u64 v) {
   asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(p), "l"(v) : "memory");
 }
@@ -105,7 +76,7 @@ __device__ __forceinline__ bool poll(const void* p, bool mine, u32 s, u32 gap, u
 #define BEGIN(f) \
   if (FLIGHT > f) { \
     LATER(f) \
-    if (mine) v##f = ld2(p); \
+    if (mine) v##f = load(p); \
   }
   BEGIN(0) BEGIN(1) BEGIN(2) BEGIN(3) BEGIN(4) BEGIN(5) BEGIN(6) BEGIN(7)
 #define LOOK(f) \
@@ -115,7 +86,7 @@ __device__ __forceinline__ bool poll(const void* p, bool mine, u32 s, u32 gap, u
       out = v##f; \
       return true; \
     } \
-    if (mine) v##f = ld2(p); \
+    if (mine) v##f = load(p); \
   }
   for (u32 k = 0;; ++k) {
     LOOK(0) LOOK(1) LOOK(2) LOOK(3) LOOK(4) LOOK(5) LOOK(6) LOOK(7)

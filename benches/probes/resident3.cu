@@ -4,34 +4,8 @@
 //   nvcc -O3 -std=c++17 -arch=sm_90a -o resident3 resident3.cu && ./resident3 [CALLS]
 //
 // Every loop that waits has an end, and every kernel a time limit.
-#include <immintrin.h>
-#include <sched.h>
 
-#include <algorithm>
-#include <chrono>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <vector>
-#define CK(x)                                                           \
-  do {                                                                  \
-    auto e_ = (x);                                                      \
-    if (e_ != cudaSuccess) {                                            \
-      printf("%s:%d %s\n", __FILE__, __LINE__, cudaGetErrorString(e_)); \
-      exit(1);                                                          \
-    }                                                                   \
-  } while (0)
-using u32 = uint32_t;
-using u64 = uint64_t;
-__device__ __forceinline__ u64 ns() {
-  u64 t;
-  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(t));
-  return t;
-}
-struct P2 {
-  u64 a, b;
-};
+#include "probe.cuh"
 template <int LOAD>
 __device__ __forceinline__ P2 load(const void* p) {
   P2 r;
@@ -85,7 +59,6 @@ __global__ void identity(const char* in, char* out, u64 calls, u64 limit_ns, u32
 static char* host;
 static u64* firsts;
 static cudaStream_t st;
-using clk = std::chrono::steady_clock;
 template <int LOAD, int STORE>
 static void run(const char* what, u64 calls, u32 words, u32 copies, u32 gap) {
   CK(cudaStreamSynchronize(st));
