@@ -225,9 +225,73 @@ impl Comparison {
     }
 }
 
+/// How much of what distinguishes the expected answers is left in those that were got: the power of what the expected ones
+/// vary by, from one sample to the next, over the power of the difference (a signal-to-quantisation-noise ratio, SQNR). What all
+/// answers have in common counts for nothing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SignalToNoise {
+    samples: f64,
+    noise: f64,
+    /// Of each element of the expected answers.
+    mean: Vec<f64>,
+    /// Sum of squares about the mean, of all elements.
+    signal: f64,
+}
+
+impl SignalToNoise {
+    /// Adds one sample: `got` and `expected` from `offset` on, `count` elements, as many as every other sample has.
+    pub fn add(&mut self, got: (&Values, usize), expected: (&Values, usize), count: usize) {
+        self.mean.resize(count, 0.0);
+        self.samples += 1.0;
+        for (element, mean) in self.mean.iter_mut().enumerate() {
+            let (got, expected) = (got.0.get(got.1 + element), expected.0.get(expected.1 + element));
+            self.noise += (got - expected).powi(2);
+            // Welford's: no difference of two great sums.
+            let from_mean = expected - *mean;
+            *mean += from_mean / self.samples;
+            self.signal += from_mean * (expected - *mean);
+        }
+    }
+
+    /// In decibels. `None` where the expected answers do not vary, so that there is nothing to lose: fewer than two samples, say.
+    /// Minus infinity where what was got is not finite.
+    #[must_use]
+    pub fn decibels(&self) -> Option<f64> {
+        if self.signal.is_nan() || self.signal <= 0.0 {
+            return None;
+        }
+        Some(if self.noise.is_finite() { 10.0 * (self.signal / self.noise).log10() } else { f64::NEG_INFINITY })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of samples of two elements.
+    fn signal_to_noise(got: &[f32], expected: &[f32]) -> Option<f64> {
+        let mut ratio = SignalToNoise::default();
+        let (got, expected) = (Values::F32(got.to_vec()), Values::F32(expected.to_vec()));
+        (0..expected.len() / 2).for_each(|sample| ratio.add((&got, sample * 2), (&expected, sample * 2), 2));
+        ratio.decibels()
+    }
+
+    #[test]
+    fn signal_to_noise_is_of_what_varies_and_has_no_value_where_nothing_does() {
+        let expected = [100.0, -1.0, 102.0, 1.0];
+        // Deviations of 1 and an error of 0.1: a hundredth of the power.
+        let close = signal_to_noise(&[100.1, -1.1, 101.9, 1.1], &expected).unwrap();
+        assert!((close - 20.0).abs() < 1e-3, "{close}");
+        // The mean for an answer: nothing is left.
+        let mean = signal_to_noise(&[101.0, 0.0, 101.0, 0.0], &expected).unwrap();
+        assert!(mean.abs() < 1e-9, "{mean}");
+        assert_eq!(signal_to_noise(&expected, &expected), Some(f64::INFINITY));
+        for bad in [f32::NAN, f32::INFINITY] {
+            assert_eq!(signal_to_noise(&[bad, -1.0, 102.0, 1.0], &expected), Some(f64::NEG_INFINITY));
+        }
+        assert_eq!(signal_to_noise(&[1.0, 2.0], &[1.0, 2.0]), None);
+        assert_eq!(signal_to_noise(&[1.0, 2.0, 1.0, 3.0], &[1.0, 2.0, 1.0, 2.0]), None);
+    }
 
     fn compare(got: &[f32], expected: &[f32], tolerance: [f64; 2]) -> Comparison {
         let mut comparison = Comparison::default();

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use super::{CalibrationSource, batches};
-use crate::data::{Array, Values, check};
+use crate::backend::Signature;
+use crate::data::{Array, Feed, Values, check};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::normalize::{Normalization, Normalizer};
 use crate::onnx::Model;
-use crate::tensor::{Shapes, TensorInfo};
+use crate::tensor::{DataType, Shapes, TensorInfo};
 
 /// Samples that were read from files, cut into batches.
 #[derive(Debug, Clone)]
@@ -25,6 +26,8 @@ pub struct FileSamples {
 /// One input's samples, one after the other.
 #[derive(Debug, Clone)]
 struct Samples {
+    name: String,
+    data_type: DataType,
     bytes: Vec<u8>,
     /// Of one batch.
     batch: usize,
@@ -79,6 +82,25 @@ impl FileSamples {
     #[must_use]
     pub fn left_over(&self) -> usize {
         self.left_over
+    }
+
+    /// The first batches, `most` of them at most, as calls of a network that takes what these were read for.
+    ///
+    /// # Errors
+    /// Those of [`Feed::new`]; [`ErrorKind::Unsupported`] for an input of bf16.
+    pub fn to_feed(&self, signature: &Signature, most: usize) -> Result<Feed> {
+        let calls = self.batches.min(most);
+        let arrays = self.inputs.iter().map(|samples| {
+            let Samples { name, data_type, bytes, batch } = samples;
+            let values = Values::from_bytes(*data_type, &bytes[..calls * batch]).ok_or_else(|| {
+                Error::new(ErrorKind::Unsupported, format!("feed input `{name}` from calibration data"))
+                    .expected("a type that Rust has")
+                    .got(data_type.to_string())
+            })?;
+            let array = Array::new(&[calls, batch / data_type.size()], values)?;
+            Ok((Some(name.clone()), array))
+        });
+        Feed::new(signature, arrays.collect::<Result<_>>()?)
     }
 }
 
@@ -210,7 +232,7 @@ fn join(tensor: &TensorInfo, one: &Normalizer, batch: &Normalizer, arrays: &[Arr
             .got(got.to_string())
             .advice("give more samples or ask for smaller batches"));
     }
-    Ok(Samples { bytes, batch: batch.input_bytes() })
+    Ok(Samples { name: tensor.name.clone(), data_type: one.input_type(), bytes, batch: batch.input_bytes() })
 }
 
 #[cfg(test)]

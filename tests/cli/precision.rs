@@ -67,6 +67,34 @@ fn precision_report_names_every_node_with_its_precision_and_why() {
     assert!(of("/0/Conv").contains("fp32") && of("/2/Conv").contains("fp16"), "{}", ended.stdout);
 }
 
+/// Half of the values clipped: an engine that TensorRT builds without a word.
+const CLIPS_HALF: &str = "--calib-method=percentile:50";
+
+#[test]
+fn engine_that_does_not_answer_as_fp32_does_is_refused_unless_it_is_asked_for() {
+    let tool = Tool::new();
+    let calib = windows();
+    let flags = ["--int8-mode=qdq", "--calib", &calib];
+    let right = int8(&tool, "toy_cnn", &flags);
+    if left_out(&right) {
+        return;
+    }
+    right.must(0, &[]);
+    if right.stderr.contains("the engine's answers were not compared with FP32's: ") {
+        assert!(right.stderr.contains("GPU") && !right.stdout.contains("accuracy"), "{}", right.stderr);
+        return eprintln!("skipped: {}", right.stderr);
+    }
+    right.must(0, &["accuracy", "dB above its distance from FP32 (64 calibration samples)"]);
+    std::fs::remove_file(tool.path("x.engine")).unwrap();
+    std::fs::remove_file(tool.path("x.engine.json")).unwrap();
+    let wrong = [&flags[..], &[CLIPS_HALF]].concat();
+    int8(&tool, "toy_cnn", &wrong)
+        .must(1, &["expected answers that follow FP32's", "--keep-fp32", "--allow-inaccurate"]);
+    assert!(tool.left().is_empty(), "{:?}", tool.left());
+    int8(&tool, "toy_cnn", &[&wrong[..], &["--allow-inaccurate"]].concat()).must(0, &["accuracy"]);
+    assert!(tool.path("x.engine").exists());
+}
+
 // ---- the cache ----
 
 #[test]
@@ -122,6 +150,8 @@ fn int8_without_data_and_cache_is_refused_before_anything_is_looked_for() {
     let onnx = model("toy_cnn.onnx");
     let build = ["build", "--onnx", &onnx, "--engine", "x.engine", "--calib", &windows()];
     tool.run(&build).must(2, &["are for --int8 and --fp8: add one"]);
+    let validate = ["validate", "--onnx", &onnx, "--precision=int8", "--calib-cache=x.cache"];
+    tool.run(&validate).must(2, &["has the ranges of one method", "--calib FILE"]);
     assert!(tool.left().is_empty());
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use tickrt::backend::{OutputShape, Signature};
 use tickrt::data::{Array, Feed, Values};
 use tickrt::stats::Latencies;
-use tickrt::{BackendKind, Error, Predictor, Session};
+use tickrt::{BackendKind, Error, Outputs, Predictor, Session};
 
 use crate::args::NamedFile;
 use crate::exit::{Failure, Outcome};
@@ -33,12 +33,20 @@ pub fn read_arrays(files: &[NamedFile], signature: &Signature) -> Outcome<Vec<(O
 
 /// The first output of every call of the feed, added to `into`.
 pub fn first_outputs(session: &mut Session, feed: &Feed, into: &mut Values) -> tickrt::Result<()> {
-    for call in 0..feed.calls() {
-        let mut slot = session.input()?;
-        feed.write(call, &mut slot)?;
-        let ticket = slot.submit()?;
-        session.wait_into(ticket, |outputs| into.extend_from(outputs, 0))?;
-    }
+    (0..feed.calls()).try_for_each(|call| ask(session, feed, call, |outputs| into.extend_from(outputs, 0)))
+}
+
+/// Hands call number `call` of the feed over and its outputs to `take`.
+pub fn ask(
+    session: &mut Session,
+    feed: &Feed,
+    call: usize,
+    take: impl FnOnce(&Outputs<'_>) -> tickrt::Result<()>,
+) -> tickrt::Result<()> {
+    let mut slot = session.input()?;
+    feed.write(call, &mut slot)?;
+    let ticket = slot.submit()?;
+    session.wait_into(ticket, take)?;
     Ok(())
 }
 

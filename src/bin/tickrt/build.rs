@@ -1,5 +1,6 @@
 //! `tickrt build`: from an ONNX model to an engine and its sidecar.
 
+mod accuracy;
 mod args;
 mod report;
 pub mod resident;
@@ -13,6 +14,7 @@ use tickrt::{
     Precision, Sidecar, TensorInfo, format_shape,
 };
 
+use self::accuracy::Accuracy;
 pub use self::args::Args;
 use crate::exit::{self, Failure, Outcome};
 use crate::table::Table;
@@ -59,6 +61,8 @@ pub struct Engine {
     pub nodes: Option<Vec<NodePrecision>>,
     /// The network's layers, as the parser made them.
     pub layers_json: String,
+    /// How far its answers are from FP32's, where it was calibrated and both could be asked.
+    pub accuracy: Option<Accuracy>,
 }
 
 /// Runs it.
@@ -94,6 +98,7 @@ pub fn main(args: &Args) -> Outcome {
                 | "window row"
         )
     }));
+    facts.extend(engine.accuracy.iter().map(|accuracy| ("accuracy", accuracy.to_string())));
     facts.extend(sidecar.iter().flat_map(|sidecar| &sidecar.tensors).map(tensor_fact));
     table::facts(facts);
     if args.precision_report {
@@ -127,10 +132,11 @@ fn check(args: &Args) -> Outcome<Vec<Normalization>> {
 pub fn build(args: &Args, library: &Library, quiet: bool) -> Outcome<Engine> {
     let normalizations = check(args)?;
     let config = args.config(library.flavour())?;
-    let engine = match args.autotune {
+    let mut engine = match args.autotune {
         Some(plans) => autotuned(args, library, quiet, &config, plans, &normalizations)?,
         None => one(args, library, quiet, &config, &normalizations)?,
     };
+    engine.accuracy = accuracy::check(args, &engine.plan, &normalizations, &mut engine.notes)?;
     engine.plan.write(&args.engine)?;
     Ok(engine)
 }
@@ -148,13 +154,15 @@ fn one(
     if let Some(file) = &args.save_onnx {
         save_lowered(args, &model, &mut built, file)?;
     }
-    let plan = Plan::new(built.bytes.clone(), sidecar(args, &built, normalizations.to_vec()))?;
+    // What TensorRT has just made of a model that it was given is as trusted as TensorRT.
+    let plan = Plan::new(built.bytes.clone(), sidecar(args, &built, normalizations.to_vec()))?.allow_host_code();
     Ok(Engine {
         plan,
         build_time: built.build_time,
         notes: built.notes,
         nodes: built.nodes,
         layers_json: built.layers_json,
+        accuracy: None,
     })
 }
 
@@ -225,7 +233,8 @@ fn autotuned(
     let plan = built.swap_remove(fastest).1;
     let mut sidecar = plan.sidecar().cloned().unwrap_or_else(|| unreachable!("`one` gives each its sidecar"));
     sidecar.autotune = candidates;
-    Ok(Engine { plan: Plan::new(plan.bytes().to_vec(), sidecar)?, build_time, notes, nodes, layers_json })
+    let plan = Plan::new(plan.bytes().to_vec(), sidecar)?.allow_host_code();
+    Ok(Engine { plan, build_time, notes, nodes, layers_json, accuracy: None })
 }
 
 /// Whether the normalisations name inputs and fit them, window included; shapes that are dynamic are tried with their

@@ -75,6 +75,9 @@ pub struct Args {
     /// Who calibrates: native (TensorRT 8 and 10 themselves), qdq (tickrt, into the model); whichever can without
     #[arg(long = "int8-mode", alias = "int8_mode", value_name = "WHO", value_parser = Typed::parser(args::int8_mode))]
     pub int8_mode: Option<Typed<Int8Mode>>,
+    /// Write an INT8 or FP8 engine even where its answers to the calibration's samples are not those of FP32
+    #[arg(long = "allow-inaccurate", alias = "allow_inaccurate")]
+    pub allow_inaccurate: bool,
     /// Nodes that compute in FP32 all the same; an operator's name stands for all of its nodes
     #[arg(long = "keep-fp32", alias = "keep_fp32", value_name = "NODE", num_args = 1..)]
     pub keep_fp32: Vec<String>,
@@ -259,6 +262,7 @@ impl Args {
             (self.strongly_typed, "stronglyTyped"),
             (self.strict_types, "strict-types"),
             (self.version_compatible, "versionCompatible"),
+            (self.allow_inaccurate, "allow-inaccurate"),
         ];
         options.extend(set.into_iter().filter(|(set, _)| *set).map(|(_, name)| format!("--{name}")));
         let mut value = |name: &str, text: &dyn Display| options.push(format!("--{name}={text}"));

@@ -94,11 +94,16 @@ pub fn main(
             "--precision builds its engines: name one as --precision fp16=FILE, and not by --engine",
         ));
     }
+    if args.calibration.calib_cache.is_some() {
+        return Err(Failure::usage(
+            "--calib-cache has the ranges of one method, and --precision compares several: give the samples, --calib FILE",
+        ));
+    }
     let model = Model::read(chain.onnx()?)?;
     tickrt::onnx::Keep::new(&model, &args.keep_fp32)?;
     let candidates = candidates(args)?;
     let calibrated = candidates.iter().find(|candidate| candidate.method.is_some());
-    if let Some(candidate) = calibrated.filter(|_| !args.calibration.is_given() && !model.is_quantized()) {
+    if let Some(candidate) = calibrated.filter(|_| args.calibration.calib.is_empty() && !model.is_quantized()) {
         return Err(candidate.kind.without_data());
     }
     let cpu_asked = chain.chain == [BackendKind::OrtCpu];
