@@ -217,7 +217,7 @@ fn calibrator_is_given_and_fed_where_the_flavour_calibrates() {
             let profile = calls.iter().position(|call| call == "Config.setCalibrationProfile").unwrap();
             let limits = ["MIN", "OPT", "MAX"].map(|limit| format!("Profile.setDimensions input {limit} 2x4"));
             assert_eq!(calls[profile - 3..profile], limits, "{flavour}");
-            let batches = [1, 2, 3].map(|batch| format!("Calibrator.getBatch {batch}.000000"));
+            let batches = [1, 2, 3].map(|batch| format!("Calibrator.getBatch {batch}.000000 to {batch}.000000"));
             assert_eq!(of("Calibrator.getBatch"), batches, "{flavour}");
             assert!(calls.iter().all(|call| !call.starts_with('?')), "{flavour}: {calls:?}");
             // Without data the next time: what was found is what TensorRT is given.

@@ -13,7 +13,7 @@ use labelled::Labelled;
 use tickrt::onnx::{Keep, Model};
 use tickrt::{
     Builder, BuilderConfig, BuiltPlan, Calibration, CalibrationMethod, CalibrationSource, CalibrationTable, Engine,
-    Error, ErrorKind, Int8Mode, Library, Plan, Precision, PrecisionConstraints, ProfilingVerbosity, Result,
+    Error, ErrorKind, Int8Mode, Library, Plan, Precision, PrecisionConstraints, ProfilingVerbosity, Result, Session,
     SessionConfig, Shapes, Sidecar, read_files,
 };
 
@@ -130,6 +130,37 @@ fn dynamic_network_is_calibrated_natively_in_batches() {
     let config = quick().int8(true).profile(profile);
     let built = Builder::new(&library).calibration(calibration.shapes(shapes)).build_model(&fp32, &config).unwrap();
     assert_eq!(built.precision, Precision::Int8);
+}
+
+/// TensorRT 8.6.1 reads a whole input of the one shape that a profile allows, whatever the calibration's is.
+#[test]
+fn ranges_are_those_of_the_samples_whatever_shapes_the_profile_allows() {
+    let Some(library) = tensorrt() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let ranges = |[min, max]: [i64; 2]| {
+        let cache = folder.path().join(format!("{min}.{max}.cache"));
+        let file = root().join("models/data/sp500_calibration_windows.npy");
+        let (fp32, normalizations) = (read("mlp_dynamic"), vec![normalization("mlp_dynamic")]);
+        let source = read_files(&fp32, &normalizations, &Shapes::new(), &[(None, file)]).unwrap();
+        let calibration = Calibration::new(CalibrationMethod::MinMax).source(source).normalizations(normalizations);
+        let profile = tickrt::OptimizationProfile::new().tensor("input", &[min, 256], &[max, 256], &[max, 256]);
+        let config = quick().int8(true).profile(profile);
+        Builder::new(&library).calibration(calibration.cache_file(&cache)).build_model(&fp32, &config).unwrap();
+        CalibrationTable::parse(&std::fs::read(cache).unwrap()).unwrap().scales
+    };
+    let expected = ranges([1, 1]);
+    // A session leaves in memory what a calibration must not find.
+    let built = Builder::new(&library).build_model(&read("mlp"), &quick()).unwrap();
+    let mut session = engine("mlp", &built).session(&SessionConfig::default()).unwrap();
+    let _ = session.infer(&[1e30_f32; 256], &mut [0.0_f32; 3]);
+    drop(session);
+    for limits in [[64, 64], [1, 64], [1, 8]] {
+        for (tensor, scale) in ranges(limits) {
+            let expected = expected[&tensor];
+            // Of other kernels' sums, in another order.
+            assert!((scale - expected).abs() <= 1e-3 * expected, "{tensor} at {limits:?}: {scale}, not {expected}");
+        }
+    }
 }
 
 /// Ends its third batch in an error or a panic.

@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::config::{BuilderConfig, Int8Mode, Precision, PrecisionConstraints};
+use super::profile::OptimizationProfile;
 use crate::bridge::ffi;
 use crate::calibration::{
-    Batches, Calibration, CalibrationMethod, Calibrator, Found, Key, Scales, no_data, write_cache,
+    Batches, Calibration, CalibrationMethod, CalibrationTable, Calibrator, Found, Key, Scales, no_data, write_cache,
 };
 use crate::device::Device;
 use crate::error::{Error, ErrorKind, Result};
@@ -113,7 +114,7 @@ pub(super) fn prepare<'model>(
             .got("mse, which TensorRT does not have")
             .advice("choose one of these, or have tickrt calibrate: --int8-mode=qdq"));
     }
-    prepared.calibrate_natively(model, &mut calibration, version)?;
+    prepared.calibrate_natively(model, &mut calibration, version, config.profiles())?;
     Ok(prepared)
 }
 
@@ -236,7 +237,13 @@ impl<'model> Prepared<'model> {
         self.notes.extend(lowered.notes);
     }
 
-    fn calibrate_natively(&mut self, model: &Model, calibration: &mut Calibration, version: Version) -> Result<()> {
+    fn calibrate_natively(
+        &mut self,
+        model: &Model,
+        calibration: &mut Calibration,
+        version: Version,
+        profiles: &[OptimizationProfile],
+    ) -> Result<()> {
         let key = calibration.key(model, &version.to_string());
         let Found { bytes, notes, aside } = calibration.find(&key)?;
         self.notes.extend(notes);
@@ -248,7 +255,7 @@ impl<'model> Prepared<'model> {
         let batches = Batches::new(model, calibration)?.ok_or_else(|| no_data("none"))?;
         let dynamic = batches.inputs().iter().filter(|input| input.tensor.elements().is_none());
         self.flags.calibration_shapes = dynamic.map(|input| (input.tensor.name.clone(), input.shape.clone())).collect();
-        self.calibrator = Calibrator::from_batches(batches, calibration.device)?;
+        self.calibrator = Calibrator::from_batches(batches, calibration.device, profiles)?;
         self.cache = calibration.cache.clone().map(|path| (path, key, aside));
         Ok(())
     }
@@ -274,11 +281,18 @@ impl<'model> Prepared<'model> {
         options.calibration_shapes = ffi::Profile { ranges: ranges.collect() };
     }
 
-    /// Writes the cache of a calibration that TensorRT made.
+    /// Looks at the ranges that TensorRT found and, if they are to be kept, writes them into the cache.
     pub(super) fn keep_calibration(&self) -> Result<()> {
-        match (&self.cache, self.calibrator.take_made()) {
-            (Some((path, key, aside)), Some(bytes)) => write_cache(path, &bytes, key, *aside),
-            _ => Ok(()),
+        let Some(made) = self.calibrator.take_made() else { return Ok(()) };
+        CalibrationTable::parse(&made).map_err(|error| {
+            Error::new(ErrorKind::Build, "calibrate for INT8")
+                .expected("a range of every tensor from TensorRT")
+                .got(error.to_string())
+                .advice("look at the samples, or have tickrt calibrate: --int8-mode=qdq")
+        })?;
+        match &self.cache {
+            Some((path, key, aside)) => write_cache(path, &made, key, *aside),
+            None => Ok(()),
         }
     }
 }

@@ -4,9 +4,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Batches;
-use crate::builder::{CancelToken, panic_message};
+use super::batches::Input;
+use crate::builder::{CancelToken, OptimizationProfile, panic_message};
 use crate::device::{Device, DeviceBuffer};
 use crate::error::{Error, ErrorKind, Result};
+use crate::tensor::elements;
 
 /// The Rust side of `IInt8Calibrator`. What goes wrong in it is kept for the end of the build, and the build is told to
 /// end; nothing unwinds into C++.
@@ -19,7 +21,7 @@ pub(crate) struct Calibrator {
 #[derive(Default)]
 struct State {
     batches: Option<Batches>,
-    buffers: Vec<DeviceBuffer>,
+    rooms: Vec<Room>,
     device: Option<Arc<Device>>,
     /// An earlier calibration's result, which makes data unnecessary.
     cache: Vec<u8>,
@@ -39,14 +41,12 @@ impl Calibrator {
         Self { state: Mutex::new(State { cache, ..State::default() }), abort: CancelToken::new() }
     }
 
-    /// From data, whose batches go to GPU `device`.
-    pub(crate) fn from_batches(batches: Batches, device: usize) -> Result<Self> {
+    /// From data, whose batches go to GPU `device`, for an engine of these profiles.
+    pub(crate) fn from_batches(batches: Batches, device: usize, profiles: &[OptimizationProfile]) -> Result<Self> {
         let device = Device::open(device)?;
-        let buffers = batches.inputs().iter().map(|input| {
-            DeviceBuffer::new(&device, input.bytes().len(), "a batch for calibration", "the size of a batch")
-        });
-        let buffers = buffers.collect::<Result<Vec<_>>>()?;
-        let state = State { batches: Some(batches), buffers, device: Some(device), ..State::default() };
+        let rooms = batches.inputs().iter().map(|input| Room::new(&device, input, profiles));
+        let rooms = rooms.collect::<Result<Vec<_>>>()?;
+        let state = State { batches: Some(batches), rooms, device: Some(device), ..State::default() };
         Ok(Self { state: Mutex::new(state), abort: CancelToken::new() })
     }
 
@@ -86,8 +86,8 @@ impl Calibrator {
     pub(crate) fn address(&self, tensor: &str) -> usize {
         let state = self.lock();
         let inputs = state.batches.iter().flat_map(Batches::inputs);
-        let found = inputs.zip(&state.buffers).find(|(input, _)| input.tensor.name == tensor);
-        found.map_or(0, |(_, buffer)| usize::try_from(buffer.address()).unwrap_or(0))
+        let found = inputs.zip(&state.rooms).find(|(input, _)| input.tensor.name == tensor);
+        found.map_or(0, |(_, room)| usize::try_from(room.buffer.address()).unwrap_or(0))
     }
 
     /// The bridge's entry: an earlier result, or nothing.
@@ -113,7 +113,30 @@ impl State {
             return Ok(false);
         }
         device.bind()?;
-        batches.inputs().iter().zip(&self.buffers).try_for_each(|(input, buffer)| buffer.fill(input.bytes()))?;
+        batches.inputs().iter().zip(&mut self.rooms).try_for_each(|(input, room)| room.fill(input.bytes()))?;
         Ok(true)
+    }
+}
+
+/// Where an input's batch lies, again and again until the greatest shape of the profiles is full. TensorRT 8.6.1 takes no notice of the
+/// calibration's shape where the profile allows one shape alone, and reads a whole input of that: behind a smaller batch it
+/// found what had lain in memory before, and chose ranges of 1e36 by it.
+struct Room {
+    buffer: DeviceBuffer,
+    bytes: Vec<u8>,
+}
+
+impl Room {
+    fn new(device: &Arc<Device>, input: &Input, profiles: &[OptimizationProfile]) -> Result<Self> {
+        let greatest = profiles.iter().filter_map(|profile| elements(&profile.shapes.get(&input.tensor.name)?.max));
+        let greatest = greatest.max().map_or(0, |elements| elements * input.tensor.data_type.size());
+        let bytes = greatest.max(input.bytes().len());
+        let what = "a calibration batch of the profile's greatest shape";
+        Ok(Self { buffer: DeviceBuffer::new(device, bytes, what, "that shape")?, bytes: vec![0; bytes] })
+    }
+
+    fn fill(&mut self, batch: &[u8]) -> Result<()> {
+        self.bytes.chunks_mut(batch.len()).for_each(|chunk| chunk.copy_from_slice(&batch[..chunk.len()]));
+        self.buffer.fill(&self.bytes)
     }
 }

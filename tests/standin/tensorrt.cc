@@ -315,8 +315,9 @@ class Config final : public IBuilderConfig, public NotedVBuilderConfig {
         }
         std::vector<void*> bindings(names.size());
         while (calibrator_->getBatch(bindings.data(), names.data(), static_cast<int32_t>(names.size()))) {
-            // The stand-in device's memory is the host's.
-            note("Calibrator.getBatch " + std::to_string(static_cast<float const*>(bindings[0])[0]));
+            // The stand-in device's memory is the host's. The last is that of the profile's greatest shape, 8x4.
+            const auto* const input = static_cast<float const*>(bindings[0]);
+            note("Calibrator.getBatch " + std::to_string(input[0]) + " to " + std::to_string(input[31]));
         }
         char const kTable[] = "TRT-1-EntropyCalibration2\ninput: 3c010a14\n";
         calibrator_->writeCalibrationCache(kTable, sizeof kTable - 1);
