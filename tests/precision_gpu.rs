@@ -13,7 +13,7 @@ use labelled::Labelled;
 use tickrt::onnx::{Keep, Model};
 use tickrt::{
     Builder, BuilderConfig, BuiltPlan, Calibration, CalibrationMethod, CalibrationSource, CalibrationTable, Engine,
-    Error, ErrorKind, Int8Mode, Library, Plan, Precision, PrecisionConstraints, ProfilingVerbosity, Result, Session,
+    Error, ErrorKind, Int8Mode, Library, Plan, Precision, PrecisionConstraints, ProfilingVerbosity, Result,
     SessionConfig, Shapes, Sidecar, read_files,
 };
 
