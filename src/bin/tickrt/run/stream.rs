@@ -43,11 +43,12 @@ pub fn main(args: &Args) -> Outcome {
     } else {
         job.open_outputs(false).inspect_err(|_| job.clear())?;
     }
+    let start_time = started.elapsed();
     let ran = run(&mut workers, &job, before / batch, &files, &resume);
     let answered = ran.inspect_err(|_| files.keep_or_clear(&job))?;
     job.finish()?;
     files.remove();
-    tell(&workers, &job, before, &answered, started.elapsed());
+    tell(&workers, &job, before, &answered, [start_time, started.elapsed() - start_time]);
     Ok(())
 }
 
@@ -552,7 +553,13 @@ fn about(job: &Job, chunk: usize, error: &Error) -> Failure {
     Error::new(error.kind(), what).got(error.to_string()).into()
 }
 
-fn tell(workers: &[Predictor], job: &Job, before: usize, answered: &[(BackendKind, usize)], took: Duration) {
+fn tell(
+    workers: &[Predictor],
+    job: &Job,
+    before: usize,
+    answered: &[(BackendKind, usize)],
+    [start, took]: [Duration; 2],
+) {
     let mut facts = answers::who_answers(&workers[0]);
     if answered.len() > 1 {
         let shares = answered.iter().map(|(kind, calls)| format!("{kind} {calls} calls"));
@@ -562,7 +569,10 @@ fn tell(workers: &[Predictor], job: &Job, before: usize, answered: &[(BackendKin
     let rate = fresh as f64 / took.as_secs_f64().max(1e-9);
     facts.push(("samples", format!("{}, {before} of them before, in batches of {}", job.samples, job.batch)));
     facts.push(("workers", workers.len().to_string()));
-    facts.push(("took", format!("{:.1} s with start, {rate:.0} samples/s", took.as_secs_f64())));
+    facts.push((
+        "took",
+        format!("{:.1} s, {rate:.0} samples/s; {:.1} s to start", took.as_secs_f64(), start.as_secs_f64()),
+    ));
     for output in &job.outputs {
         let shape = output.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
         facts.push(("wrote", format!("{shape} to {}", output.path.display())));
