@@ -161,7 +161,7 @@ impl Calibration {
 
     /// The scales of `model`'s tensors: from the cache file, or from running it in ONNX Runtime. With notes.
     pub(crate) fn scales(mut self, model: &Model) -> Result<(Scales, Vec<String>)> {
-        let key = self.key(model, "tickrt");
+        let key = self.key(model, cache::TICKRT);
         let Found { bytes, notes, aside } = self.find(&key)?;
         if let Some(bytes) = bytes {
             return Ok((CalibrationTable::parse(&bytes)?.scales, notes));

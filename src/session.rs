@@ -344,7 +344,6 @@ impl InputSlot<'_> {
     #[inline]
     pub fn submit(self) -> Result<Ticket> {
         let Draft { index, shape, tag } = self.draft;
-        let _range = nvtx::range(c"tickrt submit");
         // What was not written would be another call's.
         let inputs = &self.session.backend.signature().shapes[shape].inputs;
         for (input, &got) in inputs.iter().zip(&self.session.written[index * inputs.len()..]) {
@@ -461,6 +460,7 @@ impl Session {
 
     #[inline]
     fn launch(&mut self, index: usize, shape: usize, origin: Origin, moment: Option<Moment>) -> Result<Ticket> {
+        let _range = nvtx::range(c"tickrt submit");
         if moment.is_none() {
             // SAFETY: the backend's contract: the header is valid, and nothing reads it before the call begins.
             unsafe { (*self.backend.slots()[index].header.as_ptr()).window = 0 };

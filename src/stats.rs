@@ -227,7 +227,7 @@ impl Comparison {
 
 /// How much of what distinguishes the expected answers is left in those that were got: the power of what the expected ones
 /// vary by, from one sample to the next, over the power of the difference (a signal-to-quantisation-noise ratio, SQNR). What all
-/// answers have in common counts for nothing.
+/// answers have in common counts for nothing, and so do elements whose expected value is not finite.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SignalToNoise {
     samples: f64,
@@ -236,6 +236,8 @@ pub struct SignalToNoise {
     mean: Vec<f64>,
     /// Sum of squares about the mean, of all elements.
     signal: f64,
+    /// Sum of squares of the expected elements.
+    power: f64,
 }
 
 impl SignalToNoise {
@@ -245,7 +247,11 @@ impl SignalToNoise {
         self.samples += 1.0;
         for (element, mean) in self.mean.iter_mut().enumerate() {
             let (got, expected) = (got.0.get(got.1 + element), expected.0.get(expected.1 + element));
+            if !expected.is_finite() {
+                continue;
+            }
             self.noise += (got - expected).powi(2);
+            self.power += expected.powi(2);
             // Welford's: no difference of two great sums.
             let from_mean = expected - *mean;
             *mean += from_mean / self.samples;
@@ -253,14 +259,16 @@ impl SignalToNoise {
         }
     }
 
-    /// In decibels. `None` where the expected answers do not vary, so that there is nothing to lose: fewer than two samples, say.
-    /// Minus infinity where what was got is not finite.
+    /// In decibels. Minus infinity where what was got is not finite and what was expected is. `None` where the expected answers do
+    /// not vary by more than rounding, so that there is nothing to lose: fewer than two samples, say.
     #[must_use]
     pub fn decibels(&self) -> Option<f64> {
-        if self.signal.is_nan() || self.signal <= 0.0 {
-            return None;
+        /// Of a variation of a ten-thousandth.
+        const ROUNDING: f64 = 1e-8;
+        if !self.noise.is_finite() {
+            return Some(f64::NEG_INFINITY);
         }
-        Some(if self.noise.is_finite() { 10.0 * (self.signal / self.noise).log10() } else { f64::NEG_INFINITY })
+        (self.signal > ROUNDING * self.power).then(|| 10.0 * (self.signal / self.noise).log10())
     }
 }
 
@@ -291,6 +299,11 @@ mod tests {
         }
         assert_eq!(signal_to_noise(&[1.0, 2.0], &[1.0, 2.0]), None);
         assert_eq!(signal_to_noise(&[1.0, 2.0, 1.0, 3.0], &[1.0, 2.0, 1.0, 2.0]), None);
+        assert_eq!(signal_to_noise(&[1.0, 2.0, 1.0, 3.0], &[1.0, 2.0, 1.0, 2.000_000_2]), None, "rounding");
+        assert_eq!(signal_to_noise(&[1.0, f32::NAN], &[1.0, 2.0]), Some(f64::NEG_INFINITY), "even of one sample");
+        let masked =
+            signal_to_noise(&[100.1, f32::NAN, 101.9, 7.0], &[100.0, f32::NEG_INFINITY, 102.0, f32::NEG_INFINITY]);
+        assert!((masked.unwrap() - 20.0).abs() < 1e-3, "{masked:?}");
     }
 
     fn compare(got: &[f32], expected: &[f32], tolerance: [f64; 2]) -> Comparison {

@@ -149,10 +149,11 @@ fn ranges_are_those_of_the_samples_whatever_shapes_the_profile_allows() {
         CalibrationTable::parse(&std::fs::read(cache).unwrap()).unwrap().scales
     };
     let expected = ranges([1, 1]);
-    // A session leaves in memory what a calibration must not find.
-    let built = Builder::new(&library).build_model(&read("mlp"), &quick()).unwrap();
-    let mut session = engine("mlp", &built).session(&SessionConfig::default()).unwrap();
-    let _ = session.infer(&[1e30_f32; 256], &mut [0.0_f32; 3]);
+    // What a calibration must not find: a session of the same size leaves it in memory.
+    let profile = tickrt::OptimizationProfile::new().tensor("input", &[64, 256], &[64, 256], &[64, 256]);
+    let built = Builder::new(&library).build_model(&read("mlp_dynamic"), &quick().profile(profile)).unwrap();
+    let mut session = engine("mlp_dynamic", &built).session(&SessionConfig::default()).unwrap();
+    let _ = session.infer(&[1e30_f32; 64 * 256], &mut [0.0_f32; 64 * 3]);
     drop(session);
     for limits in [[64, 64], [1, 64], [1, 8]] {
         for (tensor, scale) in ranges(limits) {

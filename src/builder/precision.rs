@@ -249,6 +249,7 @@ impl<'model> Prepared<'model> {
         self.notes.extend(notes);
         self.flags.calibration = Some(calibration.method);
         if let Some(bytes) = bytes {
+            CalibrationTable::parse(&bytes)?;
             self.calibrator = Calibrator::from_cache(bytes);
             return Ok(());
         }
@@ -284,12 +285,16 @@ impl<'model> Prepared<'model> {
     /// Looks at the ranges that TensorRT found and, if they are to be kept, writes them into the cache.
     pub(super) fn keep_calibration(&self) -> Result<()> {
         let Some(made) = self.calibrator.take_made() else { return Ok(()) };
-        CalibrationTable::parse(&made).map_err(|error| {
-            Error::new(ErrorKind::Build, "calibrate for INT8")
-                .expected("a range of every tensor from TensorRT")
-                .got(error.to_string())
-                .advice("look at the samples, or have tickrt calibrate: --int8-mode=qdq")
-        })?;
+        if CalibrationTable::parse(&made).is_err() {
+            let line = String::from_utf8_lossy(&made)
+                .lines()
+                .find(|line| line.contains(": 7f8") || line.contains(": 7fc"))
+                .map(str::to_owned);
+            return Err(Error::new(ErrorKind::Build, "calibrate for INT8")
+                .expected("a finite range of every tensor from TensorRT")
+                .got(line.unwrap_or_else(|| "something else than its text format".to_owned()))
+                .advice("look at the samples, or have tickrt calibrate: --int8-mode=qdq"));
+        }
         match &self.cache {
             Some((path, key, aside)) => write_cache(path, &made, key, *aside),
             None => Ok(()),

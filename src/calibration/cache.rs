@@ -15,6 +15,9 @@ use crate::onnx::Model;
 use crate::plan::hex;
 use crate::tensor::Shapes;
 
+/// Who calibrates where TensorRT does not.
+pub(super) const TICKRT: &str = "tickrt";
+
 /// What a cache was made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Key {
@@ -25,6 +28,9 @@ pub(crate) struct Key {
     method: String,
     /// Who calibrated: `TensorRT 8.6.1`, `tickrt`.
     by: String,
+    /// [`FILLED`] where it matters, else 0.
+    #[serde(default)]
+    revision: u32,
     /// SHA-256 of the cache itself.
     #[serde(default)]
     cache: String,
@@ -32,6 +38,9 @@ pub(crate) struct Key {
     #[serde(skip)]
     has_data: bool,
 }
+
+/// Of a dynamic network's cache that TensorRT made from batches that fill their room: before, it could read what lay behind them.
+const FILLED: u32 = 1;
 
 impl Key {
     pub(super) fn new(
@@ -47,11 +56,13 @@ impl Key {
             let how = serde_json::to_string(&(most, shapes, normalizations)).expect("numbers and strings");
             hex(&Sha256::new().chain_update(data).chain_update(how).finalize())
         });
+        let is_dynamic = model.inputs().iter().any(|input| input.elements().is_none());
         Self {
             model: hex(&model.origin_sha256()),
             data: hashed,
             method: method.to_string(),
             by: by.to_owned(),
+            revision: if is_dynamic && by != TICKRT { FILLED } else { 0 },
             cache: String::new(),
             has_data: data.is_some(),
         }
@@ -68,6 +79,9 @@ impl Key {
         let differing = pairs.into_iter().find(|(_, made, wanted)| made != wanted);
         if let Some((what, made, wanted)) = differing {
             return Some(format!("of another {what} ({}, not {})", short(made), short(wanted)));
+        }
+        if made.revision < self.revision {
+            return Some("of an earlier tickrt, whose ranges may be of what lay in memory behind a batch".to_owned());
         }
         if self.has_data && (self.data.is_none() || made.data != self.data) {
             return Some("of other data".to_owned());

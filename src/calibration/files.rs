@@ -84,7 +84,7 @@ impl FileSamples {
         self.left_over
     }
 
-    /// The first batches, `most` of them at most, as calls of a network that takes what these were read for.
+    /// Batches from all over the samples, `most` of them at most, as calls of a network that takes what these were read for.
     ///
     /// # Errors
     /// Those of [`Feed::new`]; [`ErrorKind::Unsupported`] for an input of bf16.
@@ -92,7 +92,8 @@ impl FileSamples {
         let calls = self.batches.min(most);
         let arrays = self.inputs.iter().map(|samples| {
             let Samples { name, data_type, bytes, batch } = samples;
-            let values = Values::from_bytes(*data_type, &bytes[..calls * batch]).ok_or_else(|| {
+            let batches = (0..calls).map(|call| &bytes[call * self.batches / calls * batch..][..*batch]);
+            let values = Values::from_bytes(*data_type, &batches.collect::<Vec<_>>().concat()).ok_or_else(|| {
                 Error::new(ErrorKind::Unsupported, format!("feed input `{name}` from calibration data"))
                     .expected("a type that Rust has")
                     .got(data_type.to_string())

@@ -120,7 +120,8 @@ impl State {
 
 /// Where an input's batch lies, again and again until the greatest shape of the profiles is full. TensorRT 8.6.1 takes no notice of the
 /// calibration's shape where the profile allows one shape alone, and reads a whole input of that: behind a smaller batch it
-/// found what had lain in memory before, and chose ranges of 1e36 by it.
+/// found what had lain in memory before, and chose ranges of 1e36 by it. Other profiles are not known to lead it astray, and not
+/// trusted.
 struct Room {
     buffer: DeviceBuffer,
     bytes: Vec<u8>,
@@ -136,7 +137,7 @@ impl Room {
     }
 
     fn fill(&mut self, batch: &[u8]) -> Result<()> {
-        self.bytes.chunks_mut(batch.len()).for_each(|chunk| chunk.copy_from_slice(&batch[..chunk.len()]));
+        self.bytes.chunks_mut(batch.len().max(1)).for_each(|chunk| chunk.copy_from_slice(&batch[..chunk.len()]));
         self.buffer.fill(&self.bytes)
     }
 }

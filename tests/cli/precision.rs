@@ -84,7 +84,7 @@ fn engine_that_does_not_answer_as_fp32_does_is_refused_unless_it_is_asked_for() 
         assert!(right.stderr.contains("GPU") && !right.stdout.contains("accuracy"), "{}", right.stderr);
         return eprintln!("skipped: {}", right.stderr);
     }
-    right.must(0, &["accuracy", "dB above its distance from FP32 (64 calibration samples)"]);
+    right.must(0, &["accuracy", "dB above its distance from FP32's (64 calibration samples)"]);
     std::fs::remove_file(tool.path("x.engine")).unwrap();
     std::fs::remove_file(tool.path("x.engine.json")).unwrap();
     let wrong = [&flags[..], &[CLIPS_HALF]].concat();
@@ -111,6 +111,7 @@ fn calibration_cache_is_written_used_without_data_and_not_for_another_model() {
     let again = int8(&tool, "toy_cnn", &["--tensorrt=rtx", "--calib-cache=x.cache"]);
     again.must(0, &[]);
     assert!(!again.stderr.contains("calibration cache"), "{}", again.stderr);
+    assert!(again.stderr.contains("were not compared with FP32's: there are no samples"), "{}", again.stderr);
     let same = int8(&tool, "toy_cnn", &flags);
     assert!(!same.must(0, &[]).stderr.contains("calibrating"), "{}", same.stderr);
 
@@ -150,6 +151,8 @@ fn int8_without_data_and_cache_is_refused_before_anything_is_looked_for() {
     let onnx = model("toy_cnn.onnx");
     let build = ["build", "--onnx", &onnx, "--engine", "x.engine", "--calib", &windows()];
     tool.run(&build).must(2, &["are for --int8 and --fp8: add one"]);
+    let build = ["build", "--onnx", &onnx, "--engine", "x.engine", "--fp16", "--allow-inaccurate"];
+    tool.run(&build).must(2, &["--allow-inaccurate is for --int8 and --fp8"]);
     let validate = ["validate", "--onnx", &onnx, "--precision=int8", "--calib-cache=x.cache"];
     tool.run(&validate).must(2, &["has the ranges of one method", "--calib FILE"]);
     assert!(tool.left().is_empty());

@@ -286,6 +286,9 @@ fn check_precision(args: &Args, model: &Model) -> Outcome {
     if !quantizes && args.calibration.is_given() {
         return Err(Failure::usage("--calib and --calib-cache are for --int8 and --fp8: add one, or leave them out"));
     }
+    if args.allow_inaccurate && !quantizes {
+        return Err(Failure::usage("--allow-inaccurate is for --int8 and --fp8: add one, or leave it out"));
+    }
     if args.save_onnx.is_some() && !(args.fp16 || args.bf16 || args.int8) {
         return Err(Failure::usage("--save-onnx writes the model as it is lowered: add --fp16, --bf16 or --int8"));
     }

@@ -8,7 +8,7 @@ use tickrt::backend::ort::OrtBackend;
 use tickrt::data::{Feed, Values};
 use tickrt::onnx::Model;
 use tickrt::stats::SignalToNoise;
-use tickrt::{DataType, Engine, ErrorKind, Normalization, Plan, Session, SessionConfig, read_files};
+use tickrt::{DataType, Engine, ErrorKind, Int8Mode, Normalization, Plan, Session, SessionConfig, read_files};
 
 use super::Args;
 use crate::answers;
@@ -33,63 +33,58 @@ pub struct Accuracy {
 impl fmt::Display for Accuracy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { output, decibels, samples, batch } = self;
-        write!(f, "`{output}` varies {decibels:.1} dB above its distance from FP32 ({samples} calibration samples")?;
+        match *decibels {
+            f64::NEG_INFINITY => write!(f, "`{output}` is NaN or infinite where FP32's is not")?,
+            f64::INFINITY => write!(f, "`{output}` is FP32's")?,
+            decibels => write!(f, "`{output}` varies {decibels:.1} dB above its distance from FP32's")?,
+        }
+        write!(f, " ({samples} calibration samples")?;
         if *batch > 1 { write!(f, ", batch {batch})") } else { f.write_str(")") }
     }
 }
 
-/// Compares the engine with FP32, where samples were given to calibrate with. What this machine lacks for it, and what else prevents
-/// it, becomes a note.
+/// Compares the engine with FP32. Where that cannot be done a note says why.
 pub fn check(
     args: &Args,
     plan: &Plan,
     normalizations: &[Normalization],
     notes: &mut Vec<String>,
 ) -> Outcome<Option<Accuracy>> {
-    if args.calibration.calib.is_empty() {
+    if !args.int8 && !args.fp8 {
         return Ok(None);
     }
-    let accuracy = match compare(args, plan, normalizations) {
-        Ok(accuracy) => accuracy,
-        Err(error) if prevents(error.kind()) => {
-            notes.push(format!("the engine's answers were not compared with FP32's: {error}"));
-            return Ok(None);
+    let why_not = if args.calibration.calib.is_empty() {
+        "there are no samples; add --calib FILE".to_owned()
+    } else {
+        match compare(args, plan, normalizations) {
+            Ok(Some(accuracy)) if accuracy.decibels < LEAST_DECIBELS && !args.allow_inaccurate => {
+                return Err(refused(args, &accuracy));
+            }
+            Ok(Some(accuracy)) => return Ok(Some(accuracy)),
+            Ok(None) => "of its outputs of floating point none varies from sample to sample".to_owned(),
+            Err(error) if is_engines(error.kind()) && !args.allow_inaccurate => return Err(error.into()),
+            Err(error) => error.to_string(),
         }
-        Err(error) => return Err(error.into()),
     };
-    match accuracy {
-        Some(accuracy) if accuracy.decibels < LEAST_DECIBELS && !args.allow_inaccurate => Err(refused(&accuracy)),
-        Some(accuracy) => Ok(Some(accuracy)),
-        None => {
-            let why = "no output of floating point varies from sample to sample";
-            notes.push(format!("the engine's answers were not compared with FP32's: {why}"));
-            Ok(None)
-        }
-    }
+    notes.push(format!("the engine's answers were not compared with FP32's: {why_not}"));
+    Ok(None)
 }
 
-/// Whether the comparison cannot be made for want of something, and not because the engine is bad: this GPU, or one that the plan is
-/// not for, or a library of TensorRT's that version-compatible plans need.
-fn prevents(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::NoGpu
-            | ErrorKind::PlanGpu
-            | ErrorKind::PlanRefused
-            | ErrorKind::TensorRtMissing
-            | ErrorKind::OnnxRuntimeMissing
-            | ErrorKind::OnnxRuntimeTooOld
-            | ErrorKind::OutOfMemory
-            | ErrorKind::Unsupported
-            | ErrorKind::WrongLength { .. }
-    )
+/// Whether the engine itself has failed; all else is a want of something to compare it with or by: a GPU, samples, ONNX Runtime,
+/// the model's operators in that.
+fn is_engines(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Execution | ErrorKind::Cuda { .. } | ErrorKind::DeviceLost { .. })
 }
 
-fn refused(accuracy: &Accuracy) -> Failure {
+fn refused(args: &Args, accuracy: &Accuracy) -> Failure {
+    let by_nodes = args.fp8 || args.int8_mode.as_ref().is_some_and(|mode| mode.value == Int8Mode::Qdq);
+    let qdq = if by_nodes { "" } else { "--int8-mode=qdq, " };
+    let cache = args.calibration.calib_cache.as_ref();
+    let cache = cache.map_or(String::new(), |cache| format!("; remove {}, which has its ranges", cache.display()));
     Failure::check(format!(
         "build for INT8 or FP8: expected answers that follow FP32's, with {LEAST_DECIBELS} dB at least; got an engine that does \
-         not: {accuracy}; try another --calib-method, --int8-mode=qdq, or --keep-fp32 with the nodes that `tickrt validate \
-         --precision … --search` finds; --allow-inaccurate writes the engine all the same"
+         not: {accuracy}; try another --calib-method, {qdq}or --keep-fp32 with the nodes that `tickrt validate --precision … \
+         --search` finds{cache}; --allow-inaccurate writes the engine all the same"
     ))
 }
 
@@ -127,26 +122,39 @@ fn worst(
     feed: &Feed,
     batch: usize,
 ) -> tickrt::Result<Option<(String, f64)>> {
-    let signature = expected.signature().clone();
-    let floating = |data_type| matches!(data_type, DataType::F32 | DataType::F64 | DataType::F16);
-    let outputs: Vec<usize> =
-        (0..signature.outputs.len()).filter(|&output| floating(signature.outputs[output].data_type)).collect();
-    let (got, expected) = (answers_of(got, feed, &outputs)?, answers_of(expected, feed, &outputs)?);
+    let floating = |session: &Session, output: usize| {
+        let data_type = session.signature().shapes[0].outputs[output].data_type;
+        matches!(data_type, DataType::F32 | DataType::F64 | DataType::F16)
+    };
+    // An engine may have its outputs in another order.
+    let mut names = Vec::new();
+    let mut places: [Vec<usize>; 2] = Default::default();
+    for (place, output) in expected.signature().outputs.iter().enumerate() {
+        let other = got.signature().outputs.iter().position(|other| other.name == output.name);
+        if let Some(other) = other.filter(|&other| floating(got, other) && floating(expected, place)) {
+            names.push(output.name.clone());
+            places[0].push(other);
+            places[1].push(place);
+        }
+    }
+    let (got, expected) = (answers_of(got, feed, &places[0])?, answers_of(expected, feed, &places[1])?);
     let mut worst: Option<(String, f64)> = None;
-    for ((got, expected), output) in got.iter().zip(&expected).zip(outputs) {
-        let samples = feed.calls() * batch;
-        let count = expected.len() / samples;
+    for ((got, expected), name) in got.iter().zip(&expected).zip(names) {
+        if got.len() != expected.len() {
+            let kind = ErrorKind::WrongLength { expected: expected.len(), got: got.len() };
+            return Err(tickrt::Error::new(kind, format!("compare the engine's output `{name}` with the model's"))
+                .expected(format!("{} elements", expected.len()))
+                .got(got.len().to_string()));
+        }
         // An output without a batch is one sample a call.
-        let (samples, count) = if count * samples == expected.len() {
-            (samples, count)
-        } else {
-            (feed.calls(), expected.len() / feed.calls())
-        };
+        let samples = feed.calls() * batch;
+        let samples = if expected.len().is_multiple_of(samples) { samples } else { feed.calls() };
+        let count = expected.len() / samples;
         let mut ratio = SignalToNoise::default();
         (0..samples).for_each(|sample| ratio.add((got, sample * count), (expected, sample * count), count));
         let Some(decibels) = ratio.decibels() else { continue };
         if worst.as_ref().is_none_or(|(_, least)| decibels < *least) {
-            worst = Some((signature.outputs[output].name.clone(), decibels));
+            worst = Some((name, decibels));
         }
     }
     Ok(worst)
@@ -154,7 +162,7 @@ fn worst(
 
 /// Every call's answers, an array for each of `outputs`.
 fn answers_of(session: &mut Session, feed: &Feed, outputs: &[usize]) -> tickrt::Result<Vec<Values>> {
-    let types = outputs.iter().map(|&output| session.signature().outputs[output].data_type);
+    let types = outputs.iter().map(|&output| session.signature().shapes[0].outputs[output].data_type);
     let mut answers: Vec<Values> =
         types.map(|data_type| Values::empty(data_type).expect("a type with values")).collect();
     for call in 0..feed.calls() {
@@ -207,5 +215,30 @@ mod tests {
         let (_, coarse) = of(100.0);
         println!("{output}: {right:.1} dB, clipped {clipped:.1} dB, coarse {coarse:.1} dB");
         assert!(right > LEAST_DECIBELS + 6.0 && clipped < LEAST_DECIBELS && coarse < LEAST_DECIBELS);
+    }
+    #[test]
+    fn batches_are_compared_sample_by_sample_and_a_model_with_itself_is_its_own() {
+        let model = Model::read(file("mlp_dynamic.onnx")).unwrap();
+        let normalizations = vec![Normalization::read(file("mlp_dynamic.normalization.json")).unwrap()];
+        let shapes = tickrt::Shapes::from([("input".to_owned(), vec![24, 256])]);
+        let config = SessionConfig {
+            normalizations: Some(normalizations.clone()),
+            shapes: vec![shapes.clone()],
+            warm_up: 1,
+            ..SessionConfig::default()
+        };
+        let backend = match OrtBackend::cpu(&model, &config) {
+            Ok(backend) => backend,
+            Err(error) if error.kind() == ErrorKind::OnnxRuntimeMissing => return eprintln!("skipped: {error}"),
+            Err(error) => panic!("{error}"),
+        };
+        let mut one = Session::start(Box::new(backend), &config).unwrap();
+        let mut other = Session::start(Box::new(OrtBackend::cpu(&model, &config).unwrap()), &config).unwrap();
+        let files = [(None, file("data/sp500_calibration_windows.npy"))];
+        let samples = read_files(&model, &normalizations, &shapes, &files).unwrap();
+        let feed = samples.to_feed(one.signature(), SAMPLES.div_ceil(24)).unwrap();
+        assert_eq!(feed.calls(), 3);
+        let found = worst(&mut one, &mut other, &feed, 24).unwrap();
+        assert_eq!(found, Some(("probabilities".to_owned(), f64::INFINITY)));
     }
 }

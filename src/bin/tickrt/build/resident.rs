@@ -124,6 +124,7 @@ fn refuse_others_flags(args: &Args) -> Outcome {
         (calibration.calib_cache.is_some(), "--calib-cache", FP32),
         (calibration.calib_batches.is_some(), "--calib-batches", FP32),
         (calibration.calib_batch.is_some(), "--calib-batch", FP32),
+        (args.allow_inaccurate, "--allow-inaccurate", FP32),
         (args.calib_method.is_some(), "--calib-method", FP32),
         (args.int8_mode.is_some(), "--int8-mode", FP32),
         (!args.keep_fp32.is_empty(), "--keep-fp32", FP32),
