@@ -22,7 +22,7 @@ use tickrt::resident::Semantics;
 use tickrt::resident::budget::Hardware;
 use tickrt::resident::lower;
 use tickrt::resident::network::Network;
-use tickrt::resident::program::{Asks, Options, Program, program_with};
+use tickrt::resident::program::{Asks, BEGINS_ANEW, Options, Program, program_with};
 use tickrt::resident::reference::{self, Accumulation};
 use tickrt::resident::turn::Turn;
 use tickrt::{DataType, Normalization, Normalizer, Shapes, Stats};
@@ -206,6 +206,13 @@ impl Emulated {
         }
         let count = [(rows.len() / row) as u32, 0];
         let words: Vec<u32> = count.into_iter().chain(words(&rows[rows.len() - row..])).collect();
+        self.submit(&words)
+    }
+
+    /// A call with state: one row.
+    fn submit_step(&mut self, row: &[f32], begins_anew: bool) -> u64 {
+        let front = [if begins_anew { BEGINS_ANEW } else { 1 }, 0];
+        let words: Vec<u32> = front.into_iter().chain(row.iter().map(|x| x.to_bits())).collect();
         self.submit(&words)
     }
 
@@ -579,6 +586,64 @@ fn streams_of_rows_are_answered_as_their_windows() {
                 Options { blocks: Some(blocks), threads: Some(threads), stamps: true, asks, ..Options::default() };
             streams(&format!("{sizes:?}"), &network, &normalizer, options, 8, turn);
         }
+    }
+}
+
+/// State carried from row to row, now and then begun anew: each answer is that of all rows since then. Turns of `turn` end meanwhile.
+fn carries_state(is_lstm: bool, [features, layers, units]: [usize; 3], options: Options, calls: usize, turn: Duration) {
+    let options = Options { semantics: Semantics::Stateful, ..options };
+    let of_steps = |steps| stacked(is_lstm, [steps, features, layers, units]);
+    let ((network, _), (_, of_row)) = (of_steps(4), of_steps(1));
+    let program = program_with(&network, &of_row, Hardware::H100, options).unwrap();
+    let name = format!("{layers} layers of {units} on {} blocks", program.blocks);
+    assert_eq!(program.semantics, Semantics::Stateful);
+    let answers = network.outputs.iter().map(|&id| network.value(id).count()).sum();
+    let mut kernel = Emulated::start_at(&program, features + 2, answers, turn, (1 << 32) - 3);
+    let mut random = Random(29);
+    let mut rows: Vec<f32> = Vec::new();
+    let mut waiting: Vec<(u64, Vec<f32>)> = Vec::new();
+    for number in 0..calls {
+        let begins_anew = number == 0 || random.of(0, 4) == 0;
+        if begins_anew {
+            rows.clear();
+        }
+        let row = random.floats(features, 1.5);
+        rows.extend(&row);
+        let call = kernel.submit_step(&row, begins_anew);
+        waiting.push((call, plain(&of_steps(rows.len() / features).0, &rows)));
+        // Sometimes two are on their way.
+        while waiting.len() > number % 2 || (number + 1 == calls && !waiting.is_empty()) {
+            let (call, expected) = waiting.remove(0);
+            let got = kernel.wait(call);
+            let apart = difference(&got, &expected);
+            assert!(apart < 3e-5, "{name}, {number}: {apart}\n{got:?}\n{expected:?}\n{:#?}", program.notes);
+        }
+        if turn < Duration::from_secs(1) && number % 5 == 0 {
+            kernel.wait_for_the_end_of_a_turn();
+        }
+    }
+    println!("{name}: {} turns, {:#?}", kernel.report(0), program.notes);
+}
+
+#[test]
+fn state_is_carried_from_row_to_row() {
+    for (is_lstm, sizes) in
+        [(true, [7, 2, 36]), (false, [36, 2, 40]), (true, [40, 1, 9]), (false, [6, 3, 3]), (true, [12, 1, 64])]
+    {
+        for (number, (blocks, threads)) in [(1, 64), (2, 64), (4, 96), (8, 64)].into_iter().enumerate() {
+            let asks = asks(number as u64 + u64::from(is_lstm));
+            let options =
+                Options { blocks: Some(blocks), threads: Some(threads), stamps: true, asks, ..Options::default() };
+            carries_state(is_lstm, sizes, options, 12, Duration::from_secs(20));
+        }
+    }
+}
+
+#[test]
+fn turns_that_end_leave_the_state_to_the_next() {
+    for (is_lstm, blocks) in [(true, 1), (true, 4), (false, 2)] {
+        let options = Options { blocks: Some(blocks), threads: Some(64), ..Options::default() };
+        carries_state(is_lstm, [36, 2, 36], options, 30, Duration::from_millis(4));
     }
 }
 

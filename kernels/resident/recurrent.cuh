@@ -242,7 +242,8 @@ struct Recurrent {
 // The rows of the matrix are four of each unit, so that the block that adds a unit's sums up computes its gates.
 //
 // S: as Dense, each_out being four times units_each, and units, gru; out (the block's share of the new state); product,
-// product_bytes (the state's part, whole: gate by gate), state, state_bytes (an LSTM's cell or a GRU's output, whole).
+// product_bytes (the state's part, whole: gate by gate), state, state_bytes (an LSTM's cell or a GRU's output, whole; not read with
+// keeps_cell: the block keeps the cells of its units from call to call, at `cell` of its part of the device's memory).
 template <class S>
 struct RecurrentStep {
   Dense<S> matrix;
@@ -265,7 +266,7 @@ struct RecurrentStep {
         // A GRU's candidate has its state's part in the fourth lane.
         const u32 of = S::gru ? (gate == 3 ? 2 : gate) : gate;
         ahead[i] = matrix.bias[i] + (has && !(S::gru && gate == 2) ? product[of * S::units + unit] : 0.f);
-        before[i] = has ? state[unit] : 0.f;
+        before[i] = !has ? 0.f : S::keeps_cell ? in_state(b, S::cell)[(b.thread + i * S::threads) / 4] : state[unit];
       }
       if (S::blocks > 1) over = !wait(b, S::barriers, own * Dense<S>::kParts * 4);
 #pragma unroll
@@ -275,7 +276,10 @@ struct RecurrentStep {
         float h = before[i], c = before[i];
         gates<S::gru>(b, sum, b.lane / 4 * 4, h, c);
         const u32 unit = unit_of(b, i);
-        if (b.thread % 4 == 0 && row < own && unit < S::units) shared(S::out)[row / 4] = h;
+        if (b.thread % 4 == 0 && row < own && unit < S::units) {
+          shared(S::out)[row / 4] = h;
+          if (S::keeps_cell && !b.rehearses) in_state(b, S::cell)[row / 4] = c;
+        }
       }
     }
     return !sync_block_or(over);

@@ -433,6 +433,8 @@ pub struct RecurrentStep {
     /// `[units][units]` and `[units]`: what a GRU with its reset gate first needs of the recurrent matrix and bias; else
     /// empty.
     pub candidate: (Weights, Weights),
+    /// The cell is not read: who computes the step has kept it since the call before, and keeps it for the next.
+    pub keeps_cell: bool,
 }
 
 impl Network {

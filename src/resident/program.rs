@@ -31,10 +31,17 @@ pub const ENTRY: &str = "tickrt_resident";
 /// change that a backend or an artefact of before would not survive.
 pub const TURN_LAYOUT: u32 = 1;
 
+/// In the first unit of a call with [`Semantics::Stateful`]: the state before it is the network's initial one.
+pub const BEGINS_ANEW: u32 = 2;
+
 /// What the note of a stage begins with that is computed before its call comes.
 pub(crate) const AHEAD: &str = "ahead: ";
-/// The note of the stage that follows the answer.
+/// What the note of a stage begins with that is done behind the answer.
+pub(crate) const BEHIND: &str = "behind: ";
+/// The note of the stage behind the answer by which a window takes its newest row.
 pub(crate) const ROW_KEPT: &str = "the row goes into the window";
+/// The note of the stage behind the answer by which the next call finds the state.
+pub(crate) const STATE_KEPT: &str = "the state is kept";
 
 /// What becomes of a network on a GPU.
 #[derive(Debug, Clone)]
@@ -53,9 +60,10 @@ pub struct Program {
     pub state_bytes: u64,
     /// Of which rows an answer is.
     pub semantics: Semantics,
-    /// Units of the input before those of its words: with [`Semantics::Window`] two, of which the first has the number of
-    /// rows that the call brings. It is 1, and the row lies in the units; or that of the whole window, which then lies at
-    /// `Turn::rows`, as it is handed over, its newest row in the units as well.
+    /// Units of the input before those of its words: two but with [`Semantics::Whole`], of which the first has, with
+    /// [`Semantics::Window`], the number of rows that the call brings. It is 1, and the row lies in the units; or that of the
+    /// whole window, which then lies at `Turn::rows`, as it is handed over, its newest row in the units as well. With
+    /// [`Semantics::Stateful`] it is 1, or [`BEGINS_ANEW`].
     pub lead_units: u32,
     /// For people: a line a stage.
     pub notes: Vec<String>,
@@ -157,6 +165,7 @@ fn templates() -> String {
         file!("whole.cuh"),
         file!("recurrent.cuh"),
         file!("window.cuh"),
+        file!("state.cuh"),
         "#line 1 \"/tickrt/network.cu\"\n",
     ]
     .concat()

@@ -4,11 +4,15 @@
 //! but the last are computed ahead, and of the last one the part of the state, so that one product with the row remains;
 //! of a convolution all places that do not reach the newest row. What has another structure remains whole. Both parts
 //! together give the network's own bits, because nothing is summed in another order.
+//!
+//! Where calls carry state (`stateful` semantics) the state that the call before left stands in place of the steps ahead.
 
 mod carry;
 mod rules;
+mod state;
 
 use self::carry::Splitter;
+pub use self::state::{Carried, State, carry_state};
 use super::fuse::{drop_unread, drop_values};
 use super::network::{Along, Network};
 use crate::error::{Error, ErrorKind, Result};

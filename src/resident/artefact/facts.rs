@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::normalize::{Normalization, Normalizer};
 use crate::plan::{digest, dotted, quoted};
 use crate::resident::Semantics;
-use crate::resident::program::{AHEAD, ROW_KEPT};
+use crate::resident::program::{AHEAD, BEHIND, ROW_KEPT};
 use crate::resident::turn::{STAGES, Sums};
 use crate::sealed::{self, NO_CHECKSUM};
 use crate::tensor::{TensorInfo, elements, format_shape};
@@ -190,8 +190,12 @@ impl Facts {
         for stage in &self.stages {
             match stage.strip_prefix(AHEAD) {
                 Some(stage) => parts.before.push(stage),
+                // As a version wrote it that said no more of it.
                 None if stage == ROW_KEPT => parts.after.push(stage),
-                None => parts.within.push(stage),
+                None => match stage.strip_prefix(BEHIND) {
+                    Some(stage) => parts.after.push(stage),
+                    None => parts.within.push(stage),
+                },
             }
         }
         parts

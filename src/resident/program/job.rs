@@ -6,10 +6,11 @@ use crate::error::Result;
 use crate::normalize::Normalizer;
 use crate::resident::network::{Network, Stage, ValueId};
 use crate::resident::semantics::Semantics;
-use crate::resident::stream::{Split, split};
+use crate::resident::stream::{Carried, Split, State, carry_state, split};
 
 pub(super) struct Job {
-    /// Its first input is what a call hands over; its second, if there is one, the rows before.
+    /// Its first input is what a call hands over; with a window its second has the rows before, with state the others have the
+    /// outputs of the step before.
     pub(super) network: Network,
     pub(super) semantics: Semantics,
     /// Stages that are computed before the call comes.
@@ -21,11 +22,19 @@ pub(super) struct Job {
     pub(super) table: Vec<(f32, f32, u32)>,
     /// Elements that are handed over.
     pub(super) count: u32,
+    /// What calls carry, in the order of the inputs behind the first.
+    pub(super) states: Vec<State>,
 }
 
 impl Job {
     pub(super) fn new(network: &Network, input: &Normalizer, semantics: Semantics) -> Result<Self> {
-        let count = network.value(network.inputs[0]).count();
+        let shape = &network.value(network.inputs[0]).shape;
+        let steps = shape.first().copied().unwrap_or(1);
+        if semantics != Semantics::Whole && steps < 2 {
+            return Err(unsupported(format!("an input of shape {shape:?}")).expected("a window of at least two rows"));
+        }
+        let handed_over = if semantics == Semantics::Stateful { steps } else { 1 };
+        let count = network.value(network.inputs[0]).count() / handed_over;
         if input.count() != count {
             return Err(
                 unsupported(format!("a normalisation of {} elements", input.count())).expected(format!("{count}"))
@@ -40,21 +49,17 @@ impl Job {
                 input: input.clone(),
                 table: input.elements(),
                 count: count as u32,
+                states: Vec::new(),
             }),
-            Semantics::Window => Self::of_window(network, input),
-            Semantics::Stateful => Err(unsupported("stateful semantics".into()).expected("whole or window")),
+            Semantics::Window => Self::of_window(network, input, steps),
+            Semantics::Stateful => Self::of_state(network, input),
         }
     }
 
-    fn of_window(network: &Network, input: &Normalizer) -> Result<Self> {
-        let shape = &network.value(network.inputs[0]).shape;
-        let steps = shape.first().copied().unwrap_or(1);
-        if steps < 2 {
-            return Err(unsupported(format!("an input of shape {shape:?}")).expected("a window of at least two rows"));
-        }
+    fn of_window(network: &Network, input: &Normalizer, steps: usize) -> Result<Self> {
         let row = input.count() / steps;
         let table = of_each_row(input.elements(), row)?;
-        let (network, ahead) = joined(split(network, 0, 0)?);
+        let (network, ahead, _) = joined(split(network, 0, 0)?);
         Ok(Self {
             network,
             semantics: Semantics::Window,
@@ -63,6 +68,25 @@ impl Job {
             input: input.clone(),
             table,
             count: row as u32,
+            states: Vec::new(),
+        })
+    }
+
+    /// `input` is of one row.
+    fn of_state(network: &Network, input: &Normalizer) -> Result<Self> {
+        let table = of_each_row(input.elements(), input.count())?;
+        let Carried { ahead, remaining, mut states } = carry_state(network, 0)?;
+        let (network, ahead, places) = joined(Split { ahead, remaining });
+        states.iter_mut().for_each(|state| state.after = places[state.after.0]);
+        Ok(Self {
+            network,
+            semantics: Semantics::Stateful,
+            ahead,
+            steps: 1,
+            input: input.clone(),
+            table,
+            count: input.count() as u32,
+            states,
         })
     }
 
@@ -92,8 +116,8 @@ fn of_each_row(table: Vec<(f32, f32, u32)>, row: usize) -> Result<Vec<(f32, f32,
     Ok(first)
 }
 
-/// Both parts as one network, and how many of its stages are ahead.
-fn joined(split: Split) -> (Network, usize) {
+/// Both parts as one network, how many of its stages are ahead, and where the values of what remains are in it.
+fn joined(split: Split) -> (Network, usize, Vec<ValueId>) {
     let Split { ahead, remaining } = split;
     let mut network = Network { values: ahead.values, ..Network::default() };
     let mut places = vec![None; remaining.values.len()];
@@ -106,8 +130,9 @@ fn joined(split: Split) -> (Network, usize) {
             ValueId(network.values.len() - 1)
         });
     }
-    let place = |id: &ValueId| places[id.0].expect("each value has a place");
-    network.inputs = vec![place(&remaining.inputs[0]), ahead.inputs[0]];
+    let places: Vec<ValueId> = places.into_iter().map(|place| place.expect("each value has a place")).collect();
+    let place = |id: &ValueId| places[id.0];
+    network.inputs = std::iter::once(place(&remaining.inputs[0])).chain(ahead.inputs).collect();
     network.outputs = remaining.outputs.iter().map(place).collect();
     let stages = ahead.stages.len();
     network.stages = ahead.stages;
@@ -116,5 +141,5 @@ fn joined(split: Split) -> (Network, usize) {
         writes: place(&stage.writes),
         ..stage
     }));
-    (network, stages)
+    (network, stages, places)
 }

@@ -2,12 +2,13 @@
 
 mod input;
 mod kernel;
+mod state;
 
 use std::fmt::Write as _;
 
 use super::job::Job;
 use super::numbers::Numbers;
-use super::{AHEAD, Asks, unsupported};
+use super::{AHEAD, Asks, BEHIND, unsupported};
 use crate::error::Result;
 use crate::resident::budget::Hardware;
 use crate::resident::network::{Network, Operation, Sliding, Stage, ValueId};
@@ -55,6 +56,10 @@ pub(super) struct Plan<'network> {
     wanted: Vec<(u32, bool)>,
     /// Whether stages are computed before their call comes.
     pub(super) is_ahead: bool,
+    /// Whether steps are done behind the answer.
+    is_behind: bool,
+    /// Cells that blocks keep of their own units, by the value of the step's output: where in the block's part of the device's memory.
+    pub(super) cells: Vec<(ValueId, u32)>,
     /// Bytes of a block's part of the device's memory.
     state: u32,
     notes: Vec<String>,
@@ -106,6 +111,7 @@ struct Step {
     arms: bool,
     takes_turn: bool,
     is_ahead: bool,
+    is_behind: bool,
     note: String,
 }
 
@@ -136,11 +142,15 @@ impl<'network> Plan<'network> {
             steps: Vec::new(),
             wanted: Vec::new(),
             is_ahead: false,
+            is_behind: false,
+            cells: Vec::new(),
             state: 0,
             notes: Vec::new(),
         };
-        if job.semantics == Semantics::Window {
-            plan.window();
+        match job.semantics {
+            Semantics::Whole => {}
+            Semantics::Window => plan.window(),
+            Semantics::Stateful => plan.state(),
         }
         plan.is_ahead = true;
         plan.stages(&network.stages[..job.ahead])?;
@@ -158,6 +168,15 @@ impl<'network> Plan<'network> {
         self.places[window.0].whole = Some(Whole { offset: 0, copy_bytes: IS_WINDOW });
     }
 
+    /// The outputs of the step before, whole in every block.
+    fn state(&mut self) {
+        for place in 1..self.network.inputs.len() {
+            let id = self.network.inputs[place];
+            let offset = self.in_state(self.places[id.0].count * 4);
+            self.places[id.0].whole = Some(Whole { offset, copy_bytes: IN_STATE });
+        }
+    }
+
     fn stages(&mut self, stages: &[Stage]) -> Result<()> {
         let mut next = 0;
         while let Some(stage) = stages.get(next) {
@@ -170,7 +189,7 @@ impl<'network> Plan<'network> {
 
     /// Whether the value is there before its call comes.
     fn is_there_ahead(&self, id: ValueId) -> bool {
-        self.network.inputs.get(1) == Some(&id)
+        self.network.inputs[1..].contains(&id)
             || self.network.stages[..self.job.ahead].iter().any(|stage| stage.writes == id)
     }
 
@@ -274,7 +293,7 @@ impl<'network> Plan<'network> {
         let place = self.places[id.0];
         let [rows, columns] = of.size.map(|size| size as u32);
         let is_whole = place.whole.is_some() || self.blocks == 1 || self.network.uses(id) != 1;
-        if is_whole || self.network.inputs.contains(&id) && self.job.semantics == Semantics::Window {
+        if is_whole || self.network.inputs.contains(&id) && self.job.semantics != Semantics::Whole {
             return Ok(None);
         }
         if !columns.is_multiple_of(4) || place.each == place.count {
@@ -394,11 +413,16 @@ impl<'network> Plan<'network> {
         takes_turn: bool,
         note: String,
     ) {
-        let note = if is_ahead { format!("{AHEAD}{note}") } else { note };
+        let note = match (is_ahead, self.is_behind) {
+            (true, _) => format!("{AHEAD}{note}"),
+            (_, true) => format!("{BEHIND}{note}"),
+            _ => note,
+        };
         let number = self.steps.len();
         let _ = write!(self.structures, "// {note}\nstruct S{number} {{\n{}}};\n", numbers.0);
         self.notes.push(note.clone());
-        self.steps.push(Step { template: template.to_owned(), arms, takes_turn, is_ahead, note });
+        let is_behind = self.is_behind;
+        self.steps.push(Step { template: template.to_owned(), arms, takes_turn, is_ahead, is_behind, note });
     }
 
     /// The share of a value that came whole.

@@ -135,8 +135,14 @@ impl Plan<'_> {
         let (numbers, how) = self.product(&matrix, reads[0], &weight)?;
         let (product, state) = (self.whole(reads[1], into)?, self.whole(reads[2], into)?);
         let out = self.share(into);
+        let cell = if of.keeps_cell { self.in_state(each * 4) } else { 0 };
+        if of.keeps_cell {
+            self.cells.push((into, cell));
+        }
         let numbers = numbers
             .int("units", units)
+            .truth("keeps_cell", of.keeps_cell)
+            .int("cell", cell)
             .truth("gru", gru)
             .truth("sums_only", true)
             .function(None)

@@ -199,6 +199,7 @@ impl Splitter<'_> {
             weights: of.weights.clone(),
             bias: of.bias.clone(),
             candidate: (candidate.into(), candidate_bias.into()),
+            keeps_cell: false,
         };
         let new = self.add(false, stage, Operation::RecurrentStep(step), &[parted.new, product, state], vec![units]);
         Some(match of.emit {

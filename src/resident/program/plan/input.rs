@@ -40,7 +40,7 @@ impl Plan<'_> {
         // Where what reads the shares sends sums to block 0: any matrix.
         let sums = |stage: &Stage| dense(stage) || matches!(&stage.operation, Operation::RecurrentStep(_));
         // One matrix alone lets block 0 go on when its own sums are there, and not yet the others'.
-        let several_sums = self.job.semantics == Semantics::Window
+        let several_sums = self.job.semantics != Semantics::Whole
             || self.network.stages.iter().filter(|&stage| sums(stage)).count() > 1;
         let is_read_for_sums = several_sums
             && !self.network.outputs.contains(&id)
@@ -84,7 +84,7 @@ impl Plan<'_> {
     }
 
     pub(super) fn lead(&self) -> u32 {
-        if self.job.semantics == Semantics::Window { 2 } else { 0 }
+        if self.job.semantics == Semantics::Whole { 0 } else { 2 }
     }
 
     /// What puts the newest row into the window, behind everything else.

@@ -24,8 +24,11 @@ impl Plan<'_> {
         }
         let alone = |&id: &ValueId| self.blocks == 1 || self.place(id).each == self.place(id).count;
         let answers_early = self.network.outputs.iter().all(alone);
-        if self.job.semantics == Semantics::Window {
-            self.new_row()?;
+        self.is_behind = true;
+        match self.job.semantics {
+            Semantics::Whole => {}
+            Semantics::Window => self.new_row()?,
+            Semantics::Stateful => self.keep_state()?,
         }
         let mut source = templates();
         let room = (self.hardware.shared_bytes as u32).checked_sub(self.shared).ok_or_else(|| {
@@ -69,7 +72,8 @@ impl Plan<'_> {
     fn body(&self, [answers, touches]: [&str; 2], answers_early: bool, stamps: bool) -> String {
         let (blocks, threads) = (self.blocks, self.threads);
         let cluster = if blocks > 1 { format!("__cluster_dims__({blocks}, 1, 1) ") } else { String::new() };
-        let of_window = self.job.semantics == Semantics::Window;
+        // Calls of a window or with state: what they leave is looked at behind the answer.
+        let goes_on = self.job.semantics != Semantics::Whole;
         let mut made = String::new();
         let mut armed = String::new();
         for (number, step) in self.steps.iter().enumerate() {
@@ -81,18 +85,18 @@ impl Plan<'_> {
         }
         let (ahead, in_time): (Vec<_>, Vec<_>) = self.steps.iter().enumerate().partition(|(_, step)| step.is_ahead);
         let mut calls = String::new();
-        if of_window {
+        if self.job.semantics == Semantics::Window {
             let (row, steps) = (self.job.count, self.job.steps);
             let _ = writeln!(calls, "    b.window = window_of<{row}, {steps}>(b);");
         }
         ahead.iter().for_each(|&(number, step)| calls += &step.line(number));
-        let rehearses = of_window && in_time.iter().all(|(_, step)| step.template != "Recurrent");
+        let rehearses = goes_on && in_time.iter().all(|(_, step)| step.template != "Recurrent");
         if rehearses {
             // What was computed ahead has driven the instructions of what follows out of their caches: they come back in a
             // rehearsal of the same instructions.
             calls += "    bool ends = true;\n#pragma unroll 1\n    for (b.rehearses = true;; b.rehearses = false) {\n";
         }
-        let (row, in_time): (Vec<_>, Vec<_>) = in_time.iter().partition(|(_, step)| step.template == "NewRow");
+        let (behind, in_time): (Vec<_>, Vec<_>) = in_time.iter().partition(|(_, step)| step.is_behind);
         for (stage, &&(number, step)) in in_time.iter().enumerate() {
             // A rehearsal is of no call.
             calls += &step.line_if(if rehearses && stage == 0 { "!b.rehearses && " } else { "" }, number);
@@ -107,14 +111,12 @@ impl Plan<'_> {
             let _ = writeln!(calls, "    if (b.rehearses) {{ {touches}continue; }}");
             calls += "    ends = false;\n    break;\n    }\n    if (ends) break;\n";
         }
-        // The newest row goes into its window behind the answer where it can: its time is none of the call's.
-        for &&(number, step) in &row {
-            if answers_early {
-                let _ = writeln!(calls, "    if (is_final(b, {ROWS_WORD})) {{\n{answers}    }}");
-            }
-            calls += &step.line(number);
+        // What the call leaves is kept behind the answer where it can be: its time is none of the call's.
+        if goes_on && answers_early {
+            let _ = writeln!(calls, "    if (is_final(b, {ROWS_WORD})) {{\n{answers}    }}");
         }
-        if !of_window {
+        behind.iter().for_each(|&&(number, step)| calls += &step.line(number));
+        if !goes_on {
             calls += answers;
         } else if !answers_early {
             let _ = writeln!(calls, "    if (!b.again) {{\n{answers}    }}");
@@ -145,7 +147,7 @@ extern \"C\" __global__ void {cluster}__launch_bounds__({threads}, 1) tickrt_res
 }}
 ",
             state = self.state,
-            leave = if of_window { "    if (b.leaves) {\n      next_call(b, turn);\n      break;\n    }\n" } else { "" },
+            leave = if goes_on { "    if (b.leaves) {\n      next_call(b, turn);\n      break;\n    }\n" } else { "" },
             barriers = self.barriers * 2
         )
     }
