@@ -36,6 +36,7 @@ use crate::normalize::Normalization;
 use crate::onnx::Model;
 use crate::plan::{Plan, Sidecar, hex};
 use crate::resident::artefact::Facts;
+use crate::resident::{Artefact, Semantics};
 use crate::session::{Answer, AskedInput, Draft, Observers, Outputs, Session, Ticket};
 use crate::tensor::Element;
 
@@ -330,6 +331,17 @@ fn unknown_normalization(plan: &Path, got: String) -> Error {
         .advice("build it with `tickrt build`, or set `normalizations` (to an empty list for none)")
 }
 
+/// In a chain another backend may answer the next call, which has none of the state.
+fn refuse_state(artefact: &Artefact, path: &Path) -> Result<()> {
+    if artefact.facts().semantics != Semantics::Stateful {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::InvalidArgument, format!("put {} into a chain", path.display()))
+        .expected("an engine whose calls know nothing of each other")
+        .got("one that carries state from call to call, which no other backend has")
+        .advice("load it by itself (Session::load_resident), or build it with --semantics window"))
+}
+
 impl Entry {
     fn kind(&self) -> BackendKind {
         match self {
@@ -343,7 +355,11 @@ impl Entry {
 
     fn start(self, config: &SessionConfig, host_code: bool) -> Result<Started> {
         let session = match self {
-            Self::Resident(path) => Session::load_resident(path, config)?,
+            Self::Resident(path) => {
+                let artefact = Artefact::read(&path)?;
+                refuse_state(&artefact, &path)?;
+                Session::resident(&artefact, config)?
+            }
             Self::TensorRt { path, verified } => {
                 let plan = if verified { Plan::read(path)? } else { Plan::read_unverified(path)? };
                 let plan = if host_code { plan.allow_host_code() } else { plan };

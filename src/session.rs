@@ -21,6 +21,7 @@ use crate::config::WaitStrategy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork;
 use crate::nvtx;
+use crate::resident::program::BEGINS_ANEW;
 use crate::tensor::{DataType, Element};
 use crate::window::{Moment, Windows};
 
@@ -53,6 +54,9 @@ pub struct Session {
     windows: Option<Windows>,
     /// Whose window the device's last call was on, if it was on one that the device keeps.
     device_symbol: Option<u32>,
+    /// Whether the device carries state from call to call, and whether the next call begins anew.
+    carries_state: bool,
+    begins_anew: bool,
     /// The graph that waits on the device for the next call.
     ahead: Option<Ahead>,
     launches_ahead: bool,
@@ -382,6 +386,30 @@ impl Session {
         self.windows_mut()?.reset(symbol)
     }
 
+    /// Has the next call begin anew: the state before it is the network's initial one. So it is at the start of a session. Of a resident
+    /// engine with [`Semantics::Stateful`](crate::resident::Semantics::Stateful), each of whose calls is one step of its stream, whether or
+    /// not anybody waits for the answer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for a session whose calls know nothing of each other.
+    pub fn reset_state(&mut self) -> Result<()> {
+        if !self.carries_state {
+            return Err(Error::new(ErrorKind::InvalidArgument, "reset a session's state")
+                .expected("a resident engine that was built with --semantics stateful")
+                .got(self.description().to_owned())
+                .advice("nothing is carried from call to call here: leave it out, or call `reset` for a window"));
+        }
+        self.begins_anew = true;
+        Ok(())
+    }
+
+    /// Whether calls carry state, as those of a resident engine with
+    /// [`Semantics::Stateful`](crate::resident::Semantics::Stateful) do.
+    #[must_use]
+    pub fn carries_state(&self) -> bool {
+        self.carries_state
+    }
+
     /// Says that a row of `symbol` is missing; [`GapPolicy`](crate::GapPolicy) says what follows.
     ///
     /// # Errors
@@ -465,6 +493,12 @@ impl Session {
             // SAFETY: the backend's contract: the header is valid, and nothing reads it before the call begins.
             unsafe { (*self.backend.slots()[index].header.as_ptr()).window = 0 };
             self.device_symbol = None;
+        }
+        if self.carries_state {
+            let first = if std::mem::take(&mut self.begins_anew) { BEGINS_ANEW } else { 1 };
+            let header = self.backend.slots()[index].header.as_ptr();
+            // SAFETY: as above.
+            unsafe { ((*header).window, (*header).new_rows) = (1, first) };
         }
         let sequence = match self.ahead.take() {
             Some(ahead) if ahead.slot == index && !self.has_expired(ahead) => {

@@ -95,7 +95,8 @@ pub struct Record {
     pub path: String,
     /// `fp32`, `tf32`, `fp16` or `int8`.
     pub precision: String,
-    /// What one call is: `window`, the whole of it handed over; or `window, newest row last`, the rows before it on the device.
+    /// What one call is: `window`, the whole of it handed over; `window, newest row last`, the rows before it on the device; or
+    /// `stateful`, a row after which the device carries the network's state.
     pub semantics: String,
     /// Samples a call.
     pub batch: u64,

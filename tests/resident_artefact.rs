@@ -82,6 +82,40 @@ fn models_of_the_zoo_become_machine_code() {
     }
 }
 
+#[test]
+fn network_with_state_takes_a_row_and_one_that_looks_back_otherwise_is_refused() {
+    let stateful = ArtefactOptions { semantics: Semantics::Stateful, ..ArtefactOptions::default() };
+    refused(
+        build("toy_cnn", &stateful),
+        ErrorKind::Unsupported,
+        &["LSTM or GRU layers", "`/0/Conv`", "--semantics window"],
+    );
+    refused(build("mlp", &stateful), ErrorKind::Unsupported, &["`/0/Gemm`"]);
+    refused(build("identity", &stateful), ErrorKind::Unsupported, &["an output that has them"]);
+    if !has_nvrtc() {
+        return;
+    }
+    let artefact = build("lstm_a", &stateful).unwrap();
+    let facts = artefact.facts();
+    assert_eq!((facts.semantics, facts.window_row, facts.input_words), (Semantics::Stateful, Some(100), 100));
+    assert_eq!(facts.inputs[0].shape, [1, 1, 100]);
+    let parts = facts.parts();
+    let layers = parts.within.iter().filter(|stage| stage.starts_with("newest step of 100 of LSTM of 100 units"));
+    assert_eq!(layers.count(), 2, "{parts:?}");
+    assert_eq!(parts.after.last(), Some(&"the state is kept"));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lstm_a.resident");
+    artefact.write(&path).unwrap();
+    assert_eq!(Artefact::read(&path).unwrap().facts(), facts);
+    // With no GPU at hand, too: what cannot be is said first.
+    let windows = Some(tickrt::WindowConfig::new(1, 100));
+    let config = tickrt::SessionConfig { windows, ..tickrt::SessionConfig::default() };
+    let session = tickrt::Session::load_resident(&path, &config).map(drop);
+    refused(session, ErrorKind::InvalidArgument, &["no windows", "leave `SessionConfig::windows` out"]);
+    let chain = tickrt::Predictor::builder().resident(&path).build().map(drop);
+    refused(chain, ErrorKind::InvalidArgument, &["into a chain", "carries state", "Session::load_resident"]);
+}
+
 /// Or the same engine had another hash wherever it is built, and told where that was.
 #[test]
 fn code_has_no_path_of_where_it_was_built() {

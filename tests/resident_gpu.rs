@@ -287,6 +287,37 @@ fn rows_one_by_one_have_the_answers_of_their_windows() {
     }
 }
 
+/// From its beginning the state is that of a window: the answer to a row is that of all rows since then.
+#[test]
+fn state_is_carried_from_row_to_row_and_turn_to_turn() {
+    let Some(_alone) = alone() else { return };
+    let name = "lstm_a";
+    let options = ArtefactOptions { semantics: Semantics::Stateful, ..ArtefactOptions::default() };
+    let mut session = Session::resident(&artefact_with(name, options), &short_turns()).unwrap();
+    let mut cpu = reference(name, &config());
+    let (mut got, mut expected) = (vec![0.0_f32; outputs(&session)], vec![0.0_f32; outputs(&session)]);
+    let (mut apart, mut first) = (0.0_f32, Vec::new());
+    for stream in 0..40_u64 {
+        let rows: Vec<f32> = (0..50).flat_map(|step| random(stream / 2 * 50 + step + 1, 100)).collect();
+        session.reset_state().unwrap();
+        for row in rows.chunks(100) {
+            session.infer(row, &mut got).unwrap();
+        }
+        cpu.infer(&rows, &mut expected).unwrap();
+        apart = apart.max(furthest(&got, &expected));
+        // The same stream once more has the same bits.
+        if stream % 2 == 1 {
+            assert_eq!(got, first);
+        }
+        first.clone_from(&got);
+        if stream % 10 == 0 {
+            std::thread::sleep(Duration::from_millis(30));
+        }
+    }
+    println!("{name}: 2000 rows, furthest from the CPU's by {apart:.1e}");
+    assert!(apart < 1e-5, "{apart}");
+}
+
 /// A caller that is pinned, spins and runs before all others takes nothing from the thread that queues turns.
 #[test]
 fn caller_with_a_core_of_its_own_is_answered_turn_after_turn() {

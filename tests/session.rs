@@ -334,3 +334,41 @@ fn windows_on_a_device_answer_as_those_on_the_host() {
     }
     assert!(compared > 300, "{compared}");
 }
+
+#[test]
+fn state_begins_anew_at_the_start_and_where_it_is_asked_for() {
+    for warm_up in [0, 5] {
+        let config = SessionConfig { warm_up, ..config() };
+        let backend = FakeBackend::new(BackendKind::Custom, 0.0, 8, &config).with_state().in_band();
+        let mut session = Session::start(Box::new(backend), &config).unwrap();
+        assert!(session.carries_state());
+        let mut answers = Vec::new();
+        let mut out = [0.0_f32];
+        for step in 0..6 {
+            if step == 3 {
+                session.reset_state().unwrap();
+            }
+            session.infer(&[1.0_f32; 8], &mut out).unwrap();
+            answers.push(out[0]);
+        }
+        assert_eq!(answers, [8.0, 16.0, 24.0, 8.0, 16.0, 24.0], "{warm_up} calls to warm up");
+        // An answer that nobody waits for is a step all the same; what was never launched is none.
+        let ticket = session.input().unwrap().submit().map(drop);
+        assert_eq!(kind(ticket), ErrorKind::WrongLength { expected: 8, got: 0 });
+        let mut slot = session.input().unwrap();
+        slot.write(0, &[1.0_f32; 8]).unwrap();
+        let ticket = slot.submit().unwrap();
+        session.give_up(ticket).unwrap();
+        session.infer(&[1.0_f32; 8], &mut out).unwrap();
+        assert_eq!(out, [40.0]);
+    }
+}
+
+#[test]
+fn session_without_state_has_none_to_reset() {
+    let (mut session, _) = session(&config());
+    assert!(!session.carries_state());
+    let error = session.reset_state().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert!(error.to_string().contains("--semantics stateful"), "{error}");
+}

@@ -171,7 +171,8 @@ pub struct SlotMemory {
     pub input_units: Option<NonNull<Unit>>,
     /// Bytes of a row, where the device keeps one window and takes its newest row in band: then there are two more units in
     /// front of the row's, the first of which has the number of rows that the call brings. That is 1, or all of the window's,
-    /// which then lie in the first input's memory. Rows are whole words.
+    /// which then lie in the first input's memory. Of a device that carries state the input is one row, and the number is 1, or
+    /// [`BEGINS_ANEW`](crate::resident::program::BEGINS_ANEW). Rows are whole words.
     pub newest_row: Option<usize>,
     /// One region an output, as delivered. Read by the session once `done` says so.
     pub outputs: Vec<Region>,
@@ -202,7 +203,7 @@ pub enum Health {
 /// unit for each word of the largest shape, and nothing but the session writes `outputs`. With `input_units` there is one
 /// shape and one input, the input's memory reaches to the end of its last word of 4 bytes, and there is an even number of
 /// units, one for each word at least; with `newest_row` an even number of them behind two more, one for each word of a row, and
-/// the input is at least two rows of as many bytes, a multiple of 4. A backend that takes calls in order reads a slot's units
+/// the input is whole rows of as many bytes, a multiple of 4. A backend that takes calls in order reads a slot's units
 /// whenever they carry the number of the call that is due.
 pub unsafe trait Backend: Send {
     /// Which one.
@@ -227,6 +228,11 @@ pub unsafe trait Backend: Send {
     /// Whether the rings of the rolling windows lie on the device: then the session hands over new rows only, otherwise
     /// whole windows.
     fn keeps_windows(&self) -> bool;
+
+    /// Whether the device carries state from call to call: each call hands over one step, and its answer depends on those before.
+    fn carries_state(&self) -> bool {
+        false
+    }
 
     /// Starts the call in `slot`, with the shapes announced as number `shape`. Data plane: allocates nothing.
     ///

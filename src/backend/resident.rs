@@ -33,7 +33,7 @@ pub(crate) struct Resident {
     /// The call in whose place the sign to end lies.
     marked: Option<u64>,
     resting: bool,
-    keeps_window: bool,
+    semantics: Semantics,
     calls_before: u64,
     description: String,
     engine_id: [u8; 32],
@@ -99,7 +99,7 @@ impl Resident {
             marked: None,
             resting: false,
             calls_before: config.resident.calls_before,
-            keeps_window: facts.semantics == Semantics::Window,
+            semantics: facts.semantics,
             description: format!(
                 "a resident kernel of {} on {}",
                 if facts.blocks == 1 { "one block".to_owned() } else { format!("{} blocks", facts.blocks) },
@@ -156,7 +156,11 @@ unsafe impl Backend for Resident {
     }
 
     fn keeps_windows(&self) -> bool {
-        self.keeps_window
+        self.semantics == Semantics::Window
+    }
+
+    fn carries_state(&self) -> bool {
+        self.semantics == Semantics::Stateful
     }
 
     /// The session has written the input's units: the kernel has seen them, or will.
@@ -275,14 +279,14 @@ impl Memory {
     }
 }
 
-/// Bytes of the row that a call hands over, where that is not the whole input.
+/// Bytes of the row that a call hands over, where that is not the whole input, or a step.
 fn newest_row(facts: &Facts) -> Result<Option<usize>> {
-    if facts.semantics != Semantics::Window {
+    if facts.semantics == Semantics::Whole {
         return Ok(None);
     }
     let bytes = facts.window_row.unwrap_or_default() * facts.normalizer()?.input_type().size();
     if bytes == 0 || !bytes.is_multiple_of(4) {
-        return Err(Error::new(ErrorKind::Unsupported, "start a resident engine on a window")
+        return Err(Error::new(ErrorKind::Unsupported, "start a resident engine on rows")
             .expected("rows of whole words of 4 bytes")
             .got(format!("{bytes} bytes")));
     }
@@ -305,6 +309,12 @@ fn signature(artefact: &Artefact, config: &SessionConfig) -> Result<Signature> {
         return Err(wrong()
             .expected("one shape, that which it was built for")
             .got(format!("{} announced", resolved.len())));
+    }
+    if facts.semantics == Semantics::Stateful && config.windows.is_some() {
+        return Err(wrong()
+            .expected("no windows: its calls hand over one row, and the state stands for those before")
+            .got("a configuration with windows")
+            .advice("leave `SessionConfig::windows` out, or build it with --semantics window"));
     }
     if let (Semantics::Window, Some(windows)) = (facts.semantics, &config.windows)
         && Some(windows.row) != facts.window_row

@@ -4,6 +4,9 @@ use crate::backend::{CallShape, Region, Signature, SlotHeader, SlotMemory};
 use crate::completion::{Completion, Done, Unit, in_band};
 use crate::device::MappedBuffer;
 
+/// What lies in front of a row's units: how many rows there are, and nothing.
+const UNITS_BEFORE_A_ROW: usize = 2;
+
 /// Slots, headers and flags start on a line of their own, so that no two calls share one.
 const LINE: usize = 64;
 
@@ -28,7 +31,6 @@ impl SlotLayout {
 
     /// Inputs and answers in band, whatever their size; of an input that is a window, its newest row of so many bytes alone.
     pub(crate) fn all_in_band(signature: &Signature, newest_row: Option<usize>) -> Self {
-        // A row and the two units in front of it need no more room than a window.
         Self { newest_row, ..Self::with(signature, true, true) }
     }
 
@@ -44,7 +46,7 @@ impl SlotLayout {
             .map(&mut place)
             .collect();
         let input_words = || signature.shapes.iter().map(|shape| shape.inputs[0].input_words()).max().unwrap_or(0);
-        let input_units = input_in_band.then(|| place(input_words() * size_of::<Unit>()).0);
+        let input_units = input_in_band.then(|| place((input_words() + UNITS_BEFORE_A_ROW) * size_of::<Unit>()).0);
         let outputs = signature
             .largest(signature.outputs.len(), |shape, output| shape.outputs[output].bytes())
             .map(&mut place)

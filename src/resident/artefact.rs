@@ -54,8 +54,8 @@ pub struct ArtefactOptions {
     pub threads: Option<u32>,
     /// Sums up the cycles of each stage, for reports. It costs some.
     pub stamps: bool,
-    /// Elements of a row, for a network whose input is a window of rows: what a normalisation by feature goes by. With
-    /// [`Semantics::Window`] it follows from the input's shape.
+    /// Elements of a row, for a network whose input is a window of rows: what a normalisation by feature goes by. But with
+    /// [`Semantics::Whole`] it follows from the input's shape.
     pub window_row: Option<usize>,
     /// What an answer is of.
     pub semantics: Semantics,
@@ -405,9 +405,10 @@ impl Source {
                 .got(format!("one of `{}`", normalization.input)));
         }
         let window_row = match options.semantics {
-            Semantics::Window => Some(row_of_window(&tensor.shape, options.window_row)?),
-            _ => options.window_row,
+            Semantics::Window | Semantics::Stateful => Some(row_of_window(&tensor.shape, options.window_row)?),
+            Semantics::Whole => options.window_row,
         };
+        let tensor = if options.semantics == Semantics::Stateful { of_one_row(tensor) } else { tensor };
         let normalizer = Normalizer::new(&normalization, &tensor, &tensor.shape, window_row)?;
         let ArtefactOptions { blocks, threads, stamps, semantics, asks, .. } = *options;
         let wanted = program::Options { blocks, threads, stamps, semantics, asks };
@@ -446,6 +447,14 @@ impl Source {
             ..Facts::new()
         }
     }
+}
+
+/// What a call with state hands over.
+fn of_one_row(mut tensor: TensorInfo) -> TensorInfo {
+    if let Some(rows) = tensor.shape.iter_mut().find(|size| **size > 1) {
+        *rows = 1;
+    }
+    tensor
 }
 
 /// Elements of a row: all dimensions but that of the rows, which is the first one that is more than 1.

@@ -87,6 +87,8 @@ impl Session {
                 && signature.shapes.iter().flat_map(|shape| &shape.inputs).any(Normalizer::is_picky),
             windows,
             device_symbol: None,
+            carries_state: backend.carries_state(),
+            begins_anew: true,
             wait_limit: config.wait_limit,
             wait_strategy: config.wait_strategy,
             check_finite: config.check_finite,
@@ -96,6 +98,7 @@ impl Session {
             backend,
         };
         session.warm_up(config.warm_up)?;
+        session.begins_anew = true;
         session.begin_launching_ahead();
         let (backend, description) = (session.backend(), session.description());
         say!(info, "started on {backend}: {description}, {} ms with warm-up", started.elapsed().as_millis());

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use tickrt::data::Values;
+
 use crate::support::{Tool, left_out, model};
 
 /// Builds one of `name` for an H100; none where this machine has no NVRTC.
@@ -171,6 +173,27 @@ fn resident_engine_of_a_window_has_other_paths_answer_the_windows_of_one_series(
     assert_eq!(records[0].get("ready_again_us"), None);
     // Another network has no such rows.
     bench(&["--onnx", &onnx, "--paths=tickrt-resident,ort-cpu"]).must(2, &["whole rows"]);
+}
+
+#[test]
+fn resident_engine_with_state_is_measured_alone_and_stands_in_no_chain() {
+    let tool = Tool::new().without_gpu();
+    let onnx = model("lstm_a.onnx");
+    let flags = ["--engine", "lstm_a.resident", "--semantics=stateful", "--compute-capability=9.0"];
+    let ended = tool.run(&[&["build", "--resident", "--onnx", &onnx], &flags[..]].concat());
+    if left_out(&ended) {
+        return;
+    }
+    ended.must(0, &["newest step of 100 of LSTM of 100 units", "the state is kept"]);
+    tool.run(&["inspect", "lstm_a.resident"]).must(0, &["stateful"]);
+    let bench = ["bench", "--resident=lstm_a.resident", "--onnx", &onnx];
+    tool.run(&[&bench[..], &["--paths=tickrt-resident,ort-cpu"]].concat())
+        .must(2, &["measure it alone", "--paths tickrt-resident"]);
+    let rows = tool.array("rows.npy", &[3, 100], Values::F32(vec![0.5; 300]));
+    tool.run(&["run", "--resident=lstm_a.resident", "--input", &rows]).must(2, &["into a chain", "carries state"]);
+    let cnn = ["build", "--resident", "--onnx", &model("toy_cnn.onnx"), "--engine=x.resident", "--semantics=stateful"];
+    tool.run(&[&cnn[..], &["--compute-capability=9.0"]].concat()).must(3, &["LSTM or GRU layers", "`/0/Conv`"]);
+    assert_eq!(tool.left(), ["lstm_a.resident", "lstm_a.resident.json", "rows.npy"]);
 }
 
 #[test]

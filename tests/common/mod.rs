@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tickrt::backend::{CallShape, Health, OutputShape, Region, Signature, SlotHeader, SlotMemory};
+use tickrt::resident::program::BEGINS_ANEW;
 use tickrt::{
     Backend, BackendKind, Completion, DataType, Device, Done, Error, ErrorKind, IoMode, Library, Normalization,
     Normalizer, Preference, Result, SessionConfig, Status, TensorInfo, Unit,
@@ -103,6 +104,8 @@ pub struct FakeBackend {
     held: Vec<usize>,
     /// By symbol: what a device would keep.
     rings: Option<HashMap<u32, Vec<f32>>>,
+    /// What calls carry: the sum of all inputs since it was begun anew.
+    state: Option<f32>,
     row: usize,
     // Boxed one by one: the slots' addresses are out in the world.
     #[allow(clippy::vec_box)]
@@ -168,6 +171,7 @@ impl FakeBackend {
             slots,
             held: Vec::new(),
             rings: None,
+            state: None,
             row: row.unwrap_or(0),
             _memory: memory,
         }
@@ -182,6 +186,12 @@ impl FakeBackend {
     /// Keeps rings of its own, as TensorRT's backend does.
     pub fn with_rings(mut self) -> Self {
         self.rings = Some(HashMap::new());
+        self
+    }
+
+    /// Carries state from call to call, as a resident engine may.
+    pub fn with_state(mut self) -> Self {
+        self.state = Some(f32::NAN);
         self
     }
 
@@ -236,7 +246,12 @@ impl FakeBackend {
             let outcome = normalizer.apply(input, bytemuck::cast_slice_mut(normalized));
             let status = Status(if outcome.is_err() { Status::NON_FINITE_INPUT } else { 0 });
             let sequence = memory.header.as_ref().sequence;
-            let answer = normalized.iter().sum::<f32>() + self.bias;
+            let mut answer = normalized.iter().sum::<f32>() + self.bias;
+            if let Some(state) = &mut self.state {
+                assert_eq!(memory.header.as_ref().window, 1);
+                answer += if memory.header.as_ref().new_rows == BEGINS_ANEW { 0.0 } else { *state };
+                *state = answer;
+            }
             match memory.done {
                 Done::Flag(done) => {
                     *memory.outputs[0].start.as_ptr().cast::<f32>() = answer;
@@ -271,6 +286,9 @@ unsafe impl Backend for FakeBackend {
     }
     fn keeps_windows(&self) -> bool {
         self.rings.is_some()
+    }
+    fn carries_state(&self) -> bool {
+        self.state.is_some()
     }
     fn launch(&mut self, slot: usize, _: usize) -> Result<()> {
         assert!(!self.strings.quarantined.load(Ordering::SeqCst), "a quarantined backend is not called");

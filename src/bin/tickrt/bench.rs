@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tickrt::data::Feed;
+use tickrt::resident::Semantics;
 use tickrt::{BackendKind, Device, Engine, Metrics, Precision, Session, SessionConfig};
 
 pub use self::check::read as records;
@@ -325,6 +326,12 @@ fn start(args: &Args, config: &SessionConfig) -> Outcome<Started> {
             }
             _ => {}
         }
+    }
+    if ways.len() > 1 && args.chain.facts()?.is_some_and(|facts| facts.semantics == Semantics::Stateful) {
+        return Err(Failure::usage(
+            "the resident engine carries state from call to call, and no other path does: measure it alone, with --paths \
+             tickrt-resident",
+        ));
     }
     let mut engine = None;
     let mut why_no_engine = None;

@@ -331,6 +331,13 @@ impl Facts {
                 return Some(format!("rows of {row} in a window of {count} elements"));
             }
         }
+        if self.semantics == Semantics::Stateful && self.window_row != self.inputs[0].elements() {
+            return Some(format!(
+                "a step of {:?} elements of rows of {:?}",
+                self.inputs[0].elements(),
+                self.window_row
+            ));
+        }
         match self.normalizer() {
             Ok(normalizer) if normalizer.input_words() as u64 == u64::from(self.input_words) => None,
             Ok(normalizer) => Some(format!("{} words of input for {}", self.input_words, normalizer.input_words())),

@@ -66,14 +66,28 @@ pub fn carry_state(network: &Network, axis: usize) -> Result<Carried> {
             .advice("build it with --semantics window, which keeps the rows")
     };
     if ahead.uses(window) > 0 {
-        let reader = ahead.stages.iter().find(|stage| stage.reads.contains(&window));
-        let reader = reader.and_then(|stage| stage.nodes.first()).map_or("the output", String::as_str);
-        return Err(unsupported(format!("`{reader}`, which reads them")));
+        let carried =
+            ahead.outputs.iter().position(|&output| output == window).map(|place| remaining.inputs[place + 1]);
+        let reader = reader(&ahead, window).or_else(|| reader(&remaining, carried?));
+        return Err(unsupported(
+            reader.map_or("an output that has them".into(), |node| format!("`{node}`, which reads them")),
+        ));
     }
     if states.is_empty() {
         return Err(unsupported("a network without any".into()));
     }
     Ok(Carried { ahead, remaining, states })
+}
+
+/// The first node of the model that reads a value, or what is made of it without any.
+fn reader(network: &Network, mut value: ValueId) -> Option<&str> {
+    loop {
+        let stage = network.stages.iter().find(|stage| stage.reads.contains(&value))?;
+        match stage.nodes.first() {
+            Some(node) => return Some(node),
+            None => value = stage.writes,
+        }
+    }
 }
 
 /// The place of the stage that multiplies the state, and the layer whose last output that is.

@@ -150,6 +150,8 @@ pub struct Path {
     pub facts: Option<Facts>,
     /// Where calls hand over the newest row alone.
     pub newest: Option<Newest>,
+    /// Where calls carry state: the sample that is next in their stream, which begins anew with the first.
+    pub step: Option<usize>,
     /// Of a resident engine: what its turns added up to before anything was measured.
     pub sums_before: Sums,
 }
@@ -161,6 +163,7 @@ impl Path {
         let none = answers::empty(output)?;
         let zeros = vec![0; output.count * output.data_type.size()];
         let got = Values::from_bytes(output.data_type, &zeros).unwrap_or_else(|| none.clone());
+        let step = session.carries_state().then_some(0);
         Ok(Self {
             way,
             session,
@@ -171,6 +174,7 @@ impl Path {
             found: Comparison::default(),
             facts: None,
             newest: None,
+            step,
             sums_before: Sums::default(),
         })
     }
@@ -186,6 +190,12 @@ impl Path {
     fn call_about(&mut self, feed: &Feed, sample: usize) -> tickrt::Result<Duration> {
         if self.newest.is_some() {
             return self.call_with_newest_row(feed, sample);
+        }
+        if let Some(next) = &mut self.step {
+            if sample == 0 {
+                self.session.reset_state()?;
+            }
+            *next = (sample + 1) % feed.calls();
         }
         let started = Instant::now();
         let mut slot = self.session.input()?;
@@ -210,8 +220,9 @@ impl Path {
         Ok(now - started)
     }
 
-    /// The sample that is next: the one that is wished for, or, of windows that come in sequence, the one behind the last.
+    /// The sample that is next: the one that is wished for, or, of those that come in sequence, the one behind the last.
     fn next(&self, feed: &Feed, wished: usize) -> usize {
+        let wished = self.step.unwrap_or(wished);
         self.newest.as_ref().map_or(wished, |newest| newest.next(wished, feed.calls()))
     }
 
@@ -225,7 +236,7 @@ impl Path {
 
     /// The first output of every sample, added to what is expected.
     pub fn expect(&mut self, feed: &Feed) -> tickrt::Result<()> {
-        if self.newest.is_none() {
+        if self.newest.is_none() && self.step.is_none() {
             return answers::first_outputs(&mut self.session, feed, &mut self.expected);
         }
         for sample in 0..feed.calls() {

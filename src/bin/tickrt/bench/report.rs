@@ -241,7 +241,12 @@ pub fn records(args: &Args, paths: &[Path], beside: &Beside) -> Outcome<Vec<Reco
                 BackendKind::OrtCuda if model.precision == "tf32" => model.precision.clone(),
                 _ => "fp32".to_owned(),
             },
-            semantics: if path.newest.is_some() { "window, newest row last" } else { "window" }.to_owned(),
+            semantics: match (&path.newest, path.step) {
+                (Some(_), _) => "window, newest row last",
+                (_, Some(_)) => "stateful",
+                _ => "window",
+            }
+            .to_owned(),
             batch,
             threads: match path.way {
                 Way::OrtCpu => cpu_threads(args.chain.threads),

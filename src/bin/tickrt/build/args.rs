@@ -36,7 +36,8 @@ pub struct Args {
     #[arg(long = "resident-threads", alias = "resident_threads", value_name = "N", requires = "resident")]
     pub resident_threads: Option<u32>,
     /// With --resident: what an answer is of. whole: of the input handed over; window: of the full window, of which calls hand
-    /// over the newest row alone, and what does not depend on it is computed before
+    /// over the newest row alone, and what does not depend on it is computed before; stateful: of every row since the state was reset, the
+    /// state being carried on the GPU from call to call
     #[arg(long, value_name = "WHICH", value_parser = semantics, requires = "resident")]
     pub semantics: Option<Semantics>,
     /// With --resident: which blocks look for a call where each needs a share of its input alone. first: one for all, so that no
@@ -303,12 +304,12 @@ impl Args {
     }
 }
 
-/// Those that can be built.
 fn semantics(text: &str) -> Result<Semantics, String> {
     match text {
         "whole" => Ok(Semantics::Whole),
         "window" => Ok(Semantics::Window),
-        _ => Err(format!("`{text}` is none of whole, window")),
+        "stateful" => Ok(Semantics::Stateful),
+        _ => Err(format!("`{text}` is none of whole, window, stateful")),
     }
 }
 
