@@ -192,6 +192,12 @@ impl Device {
         self.allocated.load(Ordering::Relaxed)
     }
 
+    /// As [`bind`](Self::bind), for what is no part of a call: it may be done while another library of the process captures a graph.
+    pub(crate) fn enter(&self) -> Result<BesideCaptures> {
+        self.bind()?;
+        Ok(BesideCaptures::begin())
+    }
+
     /// Makes its context the calling thread's: every call, because another library may have changed it behind our back.
     #[inline]
     pub(crate) fn bind(&self) -> Result<()> {
@@ -219,7 +225,7 @@ unsafe impl Send for Stream {}
 
 impl Stream {
     pub(crate) fn new(device: &Arc<Device>, priority: i32) -> Result<Self> {
-        device.bind()?;
+        let _beside = device.enter()?;
         let handle = result::stream::create_with_priority(result::stream::StreamKind::NonBlocking, priority)
             .map_err(|error| cuda_error(error, "create a stream"))?;
         Ok(Self { handle, device: Arc::clone(device) })
@@ -248,9 +254,9 @@ impl Stream {
 
     /// `Ok(true)` if everything launched has finished.
     pub(crate) fn is_idle(&self) -> Result<bool> {
-        self.device.bind()?;
+        let _beside = self.device.enter()?;
         // SAFETY: the handle lives as long as `self`.
-        match beside_captures(|| unsafe { sys::cuStreamQuery(self.handle) }) {
+        match unsafe { sys::cuStreamQuery(self.handle) } {
             sys::CUresult::CUDA_SUCCESS => Ok(true),
             sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
             error => Err(cuda_error(DriverError(error), "ask the stream what became of its work")),
@@ -259,10 +265,9 @@ impl Stream {
 
     /// Waits until everything launched has finished, however long that takes.
     pub(crate) fn synchronize(&self) -> Result<()> {
-        self.device.bind()?;
+        let _beside = self.device.enter()?;
         // SAFETY: the handle lives as long as `self`.
-        beside_captures(|| unsafe { result::stream::synchronize(self.handle) })
-            .map_err(|error| cuda_error(error, "synchronise the stream"))
+        unsafe { result::stream::synchronize(self.handle) }.map_err(|error| cuda_error(error, "synchronise the stream"))
     }
 
     /// Copies from pinned host memory.
@@ -322,22 +327,35 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let _ = self.device.bind();
+        let _beside = self.device.enter();
         // SAFETY: created in `new`, destroyed once. CUDA lets work that is still on it finish.
         let _ = unsafe { result::stream::destroy(self.handle) };
     }
 }
 
-/// Lets the thread ask about its own streams while another one captures a graph. ONNX Runtime captures in CUDA's default mode,
-/// in which no thread of the process may ask: the call would be refused with error 900, and spoil that graph besides.
-fn beside_captures<T>(call: impl FnOnce() -> T) -> T {
-    let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
-    // SAFETY: the thread's own mode, which is changed for the one already in `mode`; it cannot fail with a mode that exists.
-    let _ = unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) };
-    let result = call();
-    // SAFETY: as above; `mode` has what the thread had before.
-    let _ = unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) };
-    result
+/// While it lives its thread may do what CUDA forbids to every thread of a process while one of them captures a graph in the default
+/// mode, as ONNX Runtime does: allocate, load modules, ask about streams. The call would be refused with error 900, and spoil that graph
+/// besides.
+pub(crate) struct BesideCaptures {
+    before: sys::CUstreamCaptureMode,
+    /// The mode is the thread's own.
+    _own: std::marker::PhantomData<*const ()>,
+}
+
+impl BesideCaptures {
+    pub(crate) fn begin() -> Self {
+        let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+        // SAFETY: the thread's own mode, which is changed for the one already in `mode`; it cannot fail with a mode that exists.
+        let _ = unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) };
+        Self { before: mode, _own: std::marker::PhantomData }
+    }
+}
+
+impl Drop for BesideCaptures {
+    fn drop(&mut self) {
+        // SAFETY: as above; `before` is what the thread had.
+        let _ = unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut self.before) };
+    }
 }
 
 /// A captured and instantiated CUDA graph.
@@ -363,7 +381,7 @@ impl Graph {
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        let _ = self.device.bind();
+        let _beside = self.device.enter();
         // SAFETY: instantiated in `capture`, destroyed once.
         let _ = unsafe { result::graph::exec_destroy(self.handle) };
     }
@@ -380,7 +398,7 @@ pub(crate) struct DeviceBuffer {
 impl DeviceBuffer {
     /// `what` is for the error message; `lower` says what to lower if there is too little memory.
     pub(crate) fn new(device: &Arc<Device>, bytes: usize, what: &str, lower: &str) -> Result<Self> {
-        device.bind()?;
+        let _beside = device.enter()?;
         // SAFETY: freed in `Drop`.
         let address = unsafe { result::malloc_sync(bytes.max(1)) }.map_err(|error| {
             if error.0 != sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
@@ -400,7 +418,7 @@ impl DeviceBuffer {
 
     /// Fills it with zeros.
     pub(crate) fn clear(&self) -> Result<()> {
-        self.device.bind()?;
+        let _beside = self.device.enter()?;
         // SAFETY: allocated with that size.
         unsafe { result::memset_d8_sync(self.address, 0, self.bytes) }
             .and_then(|()| null_stream_settled())
@@ -409,6 +427,7 @@ impl DeviceBuffer {
 
     pub(crate) fn from_slice<T: bytemuck::Pod>(device: &Arc<Device>, data: &[T], what: &str) -> Result<Self> {
         let buffer = Self::new(device, std::mem::size_of_val(data), what, "nothing of it: it is small")?;
+        let _beside = device.enter()?;
         // SAFETY: the buffer has just that size; the call returns when `data` has been read.
         unsafe { result::memcpy_htod_sync(buffer.address, data) }
             .and_then(|()| null_stream_settled())
@@ -422,7 +441,7 @@ impl DeviceBuffer {
     /// If there is no room for it.
     pub(crate) fn fill(&self, data: &[u8]) -> Result<()> {
         assert!(data.len() <= self.bytes, "{} bytes into a buffer of {}", data.len(), self.bytes);
-        self.device.bind()?;
+        let _beside = self.device.enter()?;
         // SAFETY: the buffer has room, as was just seen; the call returns when `data` has been read.
         unsafe { result::memcpy_htod_sync(self.address, data) }
             .and_then(|()| null_stream_settled())
@@ -439,7 +458,7 @@ impl DeviceBuffer {
 
     /// The contents, for tests and checks.
     pub(crate) fn read<T: bytemuck::Pod>(&self) -> Result<Vec<T>> {
-        self.device.bind()?;
+        let _beside = self.device.enter()?;
         let mut data = vec![T::zeroed(); self.bytes / size_of::<T>()];
         // SAFETY: `data` is no larger than the buffer.
         unsafe { result::memcpy_dtoh_sync(&mut data, self.address) }
@@ -450,7 +469,7 @@ impl DeviceBuffer {
 
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
-        let _ = self.device.bind();
+        let _beside = self.device.enter();
         // SAFETY: allocated in `new`, freed once.
         let _ = unsafe { result::free_sync(self.address) };
         self.device.allocated.fetch_sub(self.bytes as u64, Ordering::Relaxed);
@@ -472,7 +491,7 @@ unsafe impl Send for MappedBuffer {}
 
 impl MappedBuffer {
     pub(crate) fn new(device: &Arc<Device>, bytes: usize) -> Result<Self> {
-        device.bind()?;
+        let _beside = device.enter()?;
         let failed = |error| cuda_error(error, &format!("allocate {} of pinned host memory", mib(bytes as u64)));
         // SAFETY: freed in `Drop`.
         let host = unsafe { result::malloc_host(bytes.max(1), sys::CU_MEMHOSTALLOC_DEVICEMAP) }.map_err(failed)?;
@@ -503,7 +522,7 @@ impl MappedBuffer {
 
 impl Drop for MappedBuffer {
     fn drop(&mut self) {
-        let _ = self.device.bind();
+        let _beside = self.device.enter();
         // SAFETY: allocated in `new`, freed once.
         let _ = unsafe { result::free_host(self.host.as_ptr().cast()) };
     }
@@ -545,7 +564,7 @@ impl Module {
     /// A cubin or fat binary, aligned to 8, which CUDA copies.
     pub(crate) fn load_image(device: &Arc<Device>, image: &[u8], operation: &str, advice: &str) -> Result<Self> {
         assert!(image.as_ptr().addr().is_multiple_of(8), "an image is aligned");
-        device.bind()?;
+        let _beside = device.enter()?;
         // SAFETY: who calls knows that it is an image, which tells its own length.
         let handle = unsafe { result::module::load_data(image.as_ptr().cast()) }.map_err(|error| {
             let (major, minor) = device.compute_capability;
@@ -568,7 +587,7 @@ impl Module {
 
 impl Drop for Module {
     fn drop(&mut self) {
-        let _ = self.device.bind();
+        let _beside = self.device.enter();
         // SAFETY: loaded in `load`, unloaded once.
         let _ = unsafe { result::module::unload(self.handle) };
     }
@@ -620,7 +639,7 @@ impl Function {
     pub(crate) fn prepare_clusters(self, device: &Device, cluster: Cluster) -> Result<u32> {
         use sys::CUfunction_attribute as Attribute;
         let Cluster { blocks, threads, shared_bytes } = cluster;
-        device.bind()?;
+        let _beside = device.enter()?;
         let failed =
             |error| cuda_error(error, &format!("prepare a kernel of {blocks} blocks and {shared_bytes} bytes"));
         let set = |attribute, value: u32| {

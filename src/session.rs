@@ -387,8 +387,10 @@ impl Session {
     }
 
     /// Has the next call begin anew: the state before it is the network's initial one. So it is at the start of a session. Of a resident
-    /// engine with [`Semantics::Stateful`](crate::resident::Semantics::Stateful), each of whose calls is one step of its stream, whether or
-    /// not anybody waits for the answer.
+    /// engine with [`Semantics::Stateful`](crate::resident::Semantics::Stateful), each of whose calls is one step of its stream: also one
+    /// whose answer nobody waited for, or that missed its deadline, but not one that was refused. Calls in flight keep the state that
+    /// they have; the call that begins anew is computed twice and takes that much longer. NaN that the normalisation lets pass stays in
+    /// the state until then.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] for a session whose calls know nothing of each other.
@@ -489,6 +491,13 @@ impl Session {
     #[inline]
     fn launch(&mut self, index: usize, shape: usize, origin: Origin, moment: Option<Moment>) -> Result<Ticket> {
         let _range = nvtx::range(c"tickrt submit");
+        if self.carries_state && self.looks_at_input {
+            // Behind the call it would be too late: what is refused would have entered the state.
+            self.slots[index].shape = shape;
+            if self.is_input_bad(index) {
+                return Err(ErrorKind::NonFiniteInput.into());
+            }
+        }
         if moment.is_none() {
             // SAFETY: the backend's contract: the header is valid, and nothing reads it before the call begins.
             unsafe { (*self.backend.slots()[index].header.as_ptr()).window = 0 };

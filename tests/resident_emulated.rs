@@ -24,6 +24,7 @@ use tickrt::resident::lower;
 use tickrt::resident::network::Network;
 use tickrt::resident::program::{Asks, BEGINS_ANEW, Options, Program, program_with};
 use tickrt::resident::reference::{self, Accumulation};
+use tickrt::resident::stream::carry_state;
 use tickrt::resident::turn::Turn;
 use tickrt::{DataType, Normalization, Normalizer, Shapes, Stats};
 
@@ -589,13 +590,30 @@ fn streams_of_rows_are_answered_as_their_windows() {
     }
 }
 
-/// State carried from row to row, now and then begun anew: each answer is that of all rows since then. Turns of `turn` end meanwhile.
-fn carries_state(is_lstm: bool, [features, layers, units]: [usize; 3], options: Options, calls: usize, turn: Duration) {
+/// Two recurrent layers side by side over `[1, steps, features]`, and a wide answer.
+fn side_by_side(steps: usize, features: usize) -> (Network, Normalizer) {
+    let mut growing = Growing::new(6, &[1, steps, features]);
+    let (input, shape) = (growing.last.clone(), growing.shape.clone());
+    growing.recurrent_of(true, 24, true, false);
+    let one = growing.last.clone();
+    (growing.last, growing.shape) = (input, shape);
+    growing.recurrent_of(false, 20, true, false);
+    let node = growing.node("Concat", &[&one]).with("axis", 2_i64);
+    growing.add(node);
+    growing.shape = vec![1, 1, 44];
+    let model = Model::from_bytes(growing.model()).unwrap();
+    let network = lower(&model, &Shapes::new()).unwrap();
+    let normalizer = untouched(&network, &model);
+    (network, normalizer)
+}
+
+/// State carried from row to row, now and then begun anew: each answer is that of all rows since then. `of_steps` makes the network of a
+/// window of so many rows. Turns of `turn` end meanwhile.
+fn carries_state(of_steps: impl Fn(usize) -> (Network, Normalizer), options: Options, calls: usize, turn: Duration) {
     let options = Options { semantics: Semantics::Stateful, ..options };
-    let of_steps = |steps| stacked(is_lstm, [steps, features, layers, units]);
     let ((network, _), (_, of_row)) = (of_steps(4), of_steps(1));
     let program = program_with(&network, &of_row, Hardware::H100, options).unwrap();
-    let name = format!("{layers} layers of {units} on {} blocks", program.blocks);
+    let (name, features) = (format!("{:#?} on {} blocks", program.notes, program.blocks), of_row.count());
     assert_eq!(program.semantics, Semantics::Stateful);
     let answers = network.outputs.iter().map(|&id| network.value(id).count()).sum();
     let mut kernel = Emulated::start_at(&program, features + 2, answers, turn, (1 << 32) - 3);
@@ -616,26 +634,41 @@ fn carries_state(is_lstm: bool, [features, layers, units]: [usize; 3], options: 
             let (call, expected) = waiting.remove(0);
             let got = kernel.wait(call);
             let apart = difference(&got, &expected);
-            assert!(apart < 3e-5, "{name}, {number}: {apart}\n{got:?}\n{expected:?}\n{:#?}", program.notes);
+            assert!(apart < 3e-5, "{name}, {number}: {apart}\n{got:?}\n{expected:?}");
         }
         if turn < Duration::from_secs(1) && number % 5 == 0 {
             kernel.wait_for_the_end_of_a_turn();
         }
     }
-    println!("{name}: {} turns, {:#?}", kernel.report(0), program.notes);
+    println!("{name}: {} turns", kernel.report(0));
 }
 
 #[test]
 fn state_is_carried_from_row_to_row() {
-    for (is_lstm, sizes) in
+    let (mut outputs, mut cells) = (0, 0);
+    for (is_lstm, [features, layers, units]) in
         [(true, [7, 2, 36]), (false, [36, 2, 40]), (true, [40, 1, 9]), (false, [6, 3, 3]), (true, [12, 1, 64])]
     {
+        let of_steps = |steps| stacked(is_lstm, [steps, features, layers, units]);
+        let states = carry_state(&of_steps(4).0, 0).unwrap().states;
+        let is_given = |initial: &[f32]| usize::from(initial.iter().any(|&x| x != 0.0));
+        outputs += states.iter().map(|state| is_given(&state.initial)).sum::<usize>();
+        cells += states.iter().flat_map(|state| &state.initial_cell).map(|cell| is_given(cell)).sum::<usize>();
         for (number, (blocks, threads)) in [(1, 64), (2, 64), (4, 96), (8, 64)].into_iter().enumerate() {
             let asks = asks(number as u64 + u64::from(is_lstm));
             let options =
                 Options { blocks: Some(blocks), threads: Some(threads), stamps: true, asks, ..Options::default() };
-            carries_state(is_lstm, sizes, options, 12, Duration::from_secs(20));
+            carries_state(of_steps, options, 12, Duration::from_secs(20));
         }
+    }
+    assert!(outputs > 1 && cells > 1, "{outputs} initial outputs and {cells} initial cells are given");
+}
+
+#[test]
+fn states_side_by_side_and_answers_of_several_blocks_are_kept() {
+    for (blocks, asks) in [(1, Asks::First), (4, Asks::First), (4, Asks::Each), (8, Asks::First)] {
+        let options = Options { blocks: Some(blocks), threads: Some(64), asks, ..Options::default() };
+        carries_state(|steps| side_by_side(steps, 9), options, 10, Duration::from_secs(20));
     }
 }
 
@@ -643,7 +676,7 @@ fn state_is_carried_from_row_to_row() {
 fn turns_that_end_leave_the_state_to_the_next() {
     for (is_lstm, blocks) in [(true, 1), (true, 4), (false, 2)] {
         let options = Options { blocks: Some(blocks), threads: Some(64), ..Options::default() };
-        carries_state(is_lstm, [36, 2, 36], options, 30, Duration::from_millis(4));
+        carries_state(|steps| stacked(is_lstm, [steps, 36, 2, 36]), options, 30, Duration::from_millis(4));
     }
 }
 

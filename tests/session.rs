@@ -372,3 +372,18 @@ fn session_without_state_has_none_to_reset() {
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert!(error.to_string().contains("--semantics stateful"), "{error}");
 }
+
+#[test]
+fn row_that_is_refused_does_not_enter_the_state() {
+    let normalization = Normalization::new("input", DataType::F32).non_finite(NonFinite::Refuse);
+    let config = SessionConfig { normalizations: Some(vec![normalization]), ..config() };
+    let backend = FakeBackend::new(BackendKind::Custom, 0.0, 8, &config).with_state().in_band();
+    let mut session = Session::start(Box::new(backend), &config).unwrap();
+    let mut out = [0.0_f32];
+    session.infer(&[1.0_f32; 8], &mut out).unwrap();
+    let mut bad = [1.0_f32; 8];
+    bad[3] = f32::NAN;
+    assert_eq!(kind(session.infer(&bad, &mut out)), ErrorKind::NonFiniteInput);
+    session.infer(&[1.0_f32; 8], &mut out).unwrap();
+    assert_eq!(out, [16.0]);
+}

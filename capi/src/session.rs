@@ -46,6 +46,22 @@ pub unsafe extern "C" fn tickrt_session_new_ort_cpu(
     })
 }
 
+/// `session.h`: starts a session on a resident engine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tickrt_session_new_resident(
+    engine: *const c_char,
+    config: Option<&SessionConfig>,
+    session: Place<'_, Box<CSession>>,
+) -> MaybeError {
+    guard(|| {
+        // SAFETY: the header's contract.
+        let engine = unsafe { string(engine, "engine") }?;
+        let (place, config) = (given(session, "session")?, or_default(config));
+        place.write(started(Session::load_resident(engine, &config)?));
+        Ok(())
+    })
+}
+
 /// A session in C's hands; a Rust caller of its own makes one here as well.
 #[must_use]
 pub fn started(session: Session) -> Box<CSession> {
@@ -127,6 +143,12 @@ pub unsafe extern "C" fn tickrt_session_push(
 #[unsafe(no_mangle)]
 pub extern "C" fn tickrt_session_reset(session: Option<&mut CSession>, symbol: u32) -> MaybeError {
     calls::reset(session, symbol)
+}
+
+/// `session.h`: the next call begins anew.
+#[unsafe(no_mangle)]
+pub extern "C" fn tickrt_session_reset_state(session: Option<&mut CSession>) -> MaybeError {
+    on(session, |session| Ok(session.idle()?.reset_state()?))
 }
 
 /// `session.h`: a row is missing.

@@ -83,6 +83,12 @@ fn null_is_an_error_and_freeing_it_is_none() {
         assert_eq!(code(tickrt_engine_load(null(), 0, Some(&mut engine)), &["`path`", "NULL"]), invalid);
         assert_eq!(code(tickrt_engine_load(c"x".as_ptr(), 0, None), &["`engine`", "NULL"]), invalid);
         assert_eq!(code(tickrt_session_push(None, 0, null(), 0, F32), &["NULL"]), invalid);
+        let mut session = MaybeUninit::uninit();
+        let resident = tickrt_session_new_resident(null(), None, Some(&mut session));
+        assert_eq!(code(resident, &["`engine`", "NULL"]), invalid);
+        let resident = tickrt_session_new_resident(c"none.resident".as_ptr(), None, Some(&mut session));
+        assert_eq!(code(resident, &["none.resident"]), number("TICKRT_IO"));
+        assert_eq!(code(tickrt_session_reset_state(None), &["NULL"]), invalid);
         assert_eq!(code(tickrt_builder_build(None, c"x".as_ptr(), c"y".as_ptr()), &["`builder`"]), invalid);
         assert_eq!(code(tickrt_chain_add_ort_cpu(None, c"x".as_ptr()), &["`chain`"]), invalid);
         assert_eq!(code(tickrt_chain_add_resident(None, c"x".as_ptr()), &["`chain`"]), invalid);
@@ -100,6 +106,14 @@ fn null_is_an_error_and_freeing_it_is_none() {
     tickrt_histogram_free(None);
     tickrt_session_cancel(None);
     assert_eq!(tickrt_engine_tensor_count(None), 0);
+}
+
+#[test]
+fn session_without_state_says_so_when_it_is_to_be_reset() {
+    let Some(mut session) = session() else { return };
+    let error = tickrt_session_reset_state(Some(&mut session));
+    assert_eq!(code(error, &["--semantics stateful"]), number("TICKRT_INVALID_ARGUMENT"));
+    tickrt_session_free(Some(session));
 }
 
 #[test]

@@ -83,7 +83,7 @@ impl Session {
             id,
             ahead: None,
             launches_ahead: false,
-            looks_at_input: !backend.refuses_non_finite()
+            looks_at_input: (backend.carries_state() || !backend.refuses_non_finite())
                 && signature.shapes.iter().flat_map(|shape| &shape.inputs).any(Normalizer::is_picky),
             windows,
             device_symbol: None,

@@ -396,9 +396,15 @@ impl Growing {
         let given = [vec![1, rows, features], vec![1, rows, units], vec![1, 2 * rows]];
         let given = given.map(|shape| self.weight(&shape, units.max(features)));
         let initial = self.weight(&[1, 1, units], 1);
+        // Of numbers of its own: those of the rest stay what they were.
+        let cell: Vec<f32> = (0..units).map(|unit| (unit % 7) as f32 / 4.0 - 0.8).collect();
+        let cell = self.floats(&[1, 1, units], &cell);
         let mut more: Vec<&str> = given.iter().map(String::as_str).collect();
         if self.random.chance() {
             more.extend(["", initial.as_str()]);
+            if is_lstm {
+                more.push(&cell);
+            }
         }
         let mut node = self.node(if is_lstm { "LSTM" } else { "GRU" }, &more).with("hidden_size", units as i64);
         if !is_lstm {

@@ -5,7 +5,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, CAPTURE_UNSUPPORTED = 900 };
+
+/* Somebody in the process always captures in the default mode here: what that forbids to others is refused unless the thread's mode is
+ * relaxed. */
+enum { GLOBAL = 0, RELAXED = 2 };
+static _Thread_local int capture_mode = GLOBAL;
+int cuThreadExchangeStreamCaptureMode(int *mode) {
+    const int before = capture_mode;
+    capture_mode = *mode;
+    *mode = before;
+    return SUCCESS;
+}
+#define REFUSED_BESIDE_A_CAPTURE() do { if (capture_mode != RELAXED) return CAPTURE_UNSUPPORTED; } while (0)
 
 static void note(const char *what, const char *which) {
     const char *const path = getenv("TICKRT_STANDIN_CALLS");
@@ -43,41 +55,48 @@ int cuMemGetInfo_v2(size_t *free, size_t *total) {
 static void *take(size_t bytes) { return aligned_alloc(256, (bytes + 255) / 256 * 256); }
 #ifndef WITHOUT_cuMemAlloc_v2
 int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
+    REFUSED_BESIDE_A_CAPTURE();
     *address = (uint64_t)(uintptr_t)take(bytes);
     return *address != 0 ? SUCCESS : OUT_OF_MEMORY;
 }
 #endif
-int cuMemFree_v2(uint64_t address) { free((void *)(uintptr_t)address); return SUCCESS; }
+int cuMemFree_v2(uint64_t address) { REFUSED_BESIDE_A_CAPTURE(); free((void *)(uintptr_t)address); return SUCCESS; }
 int cuMemHostAlloc(void **host, size_t bytes, unsigned flags) {
+    REFUSED_BESIDE_A_CAPTURE();
     (void)flags;
     *host = take(bytes);
     return *host != NULL ? SUCCESS : OUT_OF_MEMORY;
 }
-int cuMemFreeHost(void *host) { free(host); return SUCCESS; }
+int cuMemFreeHost(void *host) { REFUSED_BESIDE_A_CAPTURE(); free(host); return SUCCESS; }
 int cuMemHostGetDevicePointer_v2(uint64_t *address, void *host, unsigned flags) {
     (void)flags;
     *address = (uint64_t)(uintptr_t)host;
     return SUCCESS;
 }
 int cuMemsetD8_v2(uint64_t address, unsigned char byte, size_t bytes) {
+    REFUSED_BESIDE_A_CAPTURE();
     memset((void *)(uintptr_t)address, byte, bytes);
     return SUCCESS;
 }
 int cuMemcpyHtoD_v2(uint64_t to, const void *from, size_t bytes) {
+    REFUSED_BESIDE_A_CAPTURE();
     memcpy((void *)(uintptr_t)to, from, bytes);
     return SUCCESS;
 }
 int cuMemcpyDtoH_v2(void *to, uint64_t from, size_t bytes) {
+    REFUSED_BESIDE_A_CAPTURE();
     memcpy(to, (const void *)(uintptr_t)from, bytes);
     return SUCCESS;
 }
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) {
     (void)stream;
-    return cuMemcpyHtoD_v2(to, from, bytes);
+    memcpy((void *)(uintptr_t)to, from, bytes);
+    return SUCCESS;
 }
 int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) {
     (void)stream;
-    return cuMemcpyDtoH_v2(to, from, bytes);
+    memcpy(to, (const void *)(uintptr_t)from, bytes);
+    return SUCCESS;
 }
 
 int cuStreamCreateWithPriority(void **stream, unsigned flags, int priority) {
@@ -87,9 +106,8 @@ int cuStreamCreateWithPriority(void **stream, unsigned flags, int priority) {
     return SUCCESS;
 }
 int cuStreamDestroy_v2(void *stream) { free(stream); return SUCCESS; }
-int cuStreamQuery(void *stream) { (void)stream; return SUCCESS; }
-int cuStreamSynchronize(void *stream) { (void)stream; return SUCCESS; }
-int cuThreadExchangeStreamCaptureMode(int *mode) { (void)mode; return SUCCESS; }
+int cuStreamQuery(void *stream) { REFUSED_BESIDE_A_CAPTURE(); (void)stream; return SUCCESS; }
+int cuStreamSynchronize(void *stream) { REFUSED_BESIDE_A_CAPTURE(); (void)stream; return SUCCESS; }
 #ifndef WITHOUT_cuStreamBeginCapture_v2
 int cuStreamBeginCapture_v2(void *stream, int mode) {
     (void)stream;
@@ -120,8 +138,8 @@ int cuGraphLaunch(void *executable, void *stream) {
 int cuGraphDestroy(void *graph) { free(graph); return SUCCESS; }
 int cuGraphExecDestroy(void *executable) { free(executable); return SUCCESS; }
 
-int cuModuleLoadData(void **module, const void *image) { (void)image; *module = malloc(1); return SUCCESS; }
-int cuModuleUnload(void *module) { free(module); return SUCCESS; }
+int cuModuleLoadData(void **module, const void *image) { REFUSED_BESIDE_A_CAPTURE(); (void)image; *module = malloc(1); return SUCCESS; }
+int cuModuleUnload(void *module) { REFUSED_BESIDE_A_CAPTURE(); free(module); return SUCCESS; }
 /* A function is its name; few enough to be left to the end of the process. */
 int cuModuleGetFunction(void **function, void *module, const char *name) {
     (void)module;

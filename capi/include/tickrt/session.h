@@ -21,6 +21,11 @@ TICKRT_MUST_USE tickrt_error *tickrt_session_new(const tickrt_engine *engine, co
 TICKRT_MUST_USE tickrt_error *tickrt_session_new_ort_cpu(const char *onnx, const tickrt_config *config,
                                                          tickrt_session **session);
 
+/* Starts a session on the resident engine in `engine`, with its sidecar beside it: a kernel that stays on the GPU.
+ * TICKRT_PLAN_GPU, TICKRT_UNAVAILABLE. */
+TICKRT_MUST_USE tickrt_error *tickrt_session_new_resident(const char *engine, const tickrt_config *config,
+                                                          tickrt_session **session);
+
 /* Frees it, calls in flight included. NULL is fine. */
 void tickrt_session_free(tickrt_session *session);
 
@@ -51,6 +56,10 @@ TICKRT_MUST_USE tickrt_error *tickrt_session_push(tickrt_session *session, uint3
 
 /* Forgets the rows of `symbol`: its window must fill anew. */
 TICKRT_MUST_USE tickrt_error *tickrt_session_reset(tickrt_session *session, uint32_t symbol);
+
+/* Has the next call begin from the network's initial state, as the first call does: of a resident engine that was built
+ * with --semantics stateful, each of whose calls is one step. TICKRT_INVALID_ARGUMENT for any other session. */
+TICKRT_MUST_USE tickrt_error *tickrt_session_reset_state(tickrt_session *session);
 
 /* Says that a row of `symbol` is missing; the configuration's tickrt_gap_policy says what follows. */
 TICKRT_MUST_USE tickrt_error *tickrt_session_gap(tickrt_session *session, uint32_t symbol);

@@ -61,6 +61,13 @@ class Session : public Calls<tickrt_session> {
             return tickrt_session_new_ort_cpu(onnx.c_str(), config.get(), made);
         });
     }
+    static Result<Session> resident(const std::string &engine, Config config = {}) {
+        return make(config, [&](tickrt_session **made) {
+            return tickrt_session_new_resident(engine.c_str(), config.get(), made);
+        });
+    }
+
+    Result<void> reset_state() { return Result<void>(tickrt_session_reset_state(get())); }
 
     Result<tickrt_backend> backend() {
         tickrt_backend backend;

@@ -272,6 +272,10 @@ impl Path {
 
     /// One call that is measured and its answer compared.
     pub fn measured_call(&mut self, feed: &Feed, tolerance: [f64; 2]) -> tickrt::Result<()> {
+        if self.step == Some(0) && feed.calls() > 1 {
+            // The call that begins anew is computed twice.
+            self.checked_call(feed, 0, tolerance)?;
+        }
         let sample = self.latencies.calls() as usize % feed.calls();
         let latency = self.checked_call(feed, sample, tolerance)?;
         self.latencies.record(latency);

@@ -36,10 +36,12 @@ impl Plan<'_> {
         }
         let barriers = if self.blocks > 1 { self.barriers()? } else { 0 };
         let rows_to = self.room(16);
+        let acknowledged = self.room(2 * 4 * self.blocks);
         let numbers = self
             .common(job.network.inputs[0])
             .int("rows_word", ROWS_WORD)
             .int("rows_to", rows_to)
+            .int("acknowledged", acknowledged)
             .int("barriers", barriers)
             .text(&format!("  __device__ static void keep(const Block& b) {{\n{keep}  }}\n"))
             .text(&format!("  __device__ static void begin_anew(const Block& b, const Turn& turn) {{\n{anew}  }}\n"));
