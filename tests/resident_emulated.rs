@@ -590,6 +590,60 @@ fn streams_of_rows_are_answered_as_their_windows() {
     }
 }
 
+/// Or block 0, two calls further, would write over what a block that sends nothing has not read. What costs nothing elsewhere: where every
+/// block has a share, block 0 waits for it anyhow.
+#[test]
+fn blocks_without_a_share_acknowledge_each_call_and_others_need_not() {
+    let acknowledges = |network: &Network, normalizer: &Normalizer, blocks, semantics| {
+        let options = Options { blocks: Some(blocks), semantics, ..Options::default() };
+        let program = program_with(network, normalizer, Hardware::H100, options).unwrap();
+        program.notes.iter().any(|note| note.contains("say that they are through"))
+    };
+    let (small, of_small) = stacked(false, [1, 6, 1, 3]);
+    for blocks in [1, 2, 8] {
+        agrees("small", &small, &of_small, Options { blocks: Some(blocks), threads: Some(64), ..Options::default() });
+    }
+    for (name, blocks, semantics) in [
+        ("identity", 1, Semantics::Whole),
+        ("mlp_384", 16, Semantics::Whole),
+        ("mlp", 16, Semantics::Whole),
+        ("toy_cnn", 16, Semantics::Whole),
+        ("cnn_small", 16, Semantics::Whole),
+        ("lstm_s", 16, Semantics::Whole),
+        ("lstm_a", 16, Semantics::Window),
+    ] {
+        let model = Model::read(model(&format!("{name}.onnx"))).unwrap();
+        let network = lower(&model, &Shapes::new()).unwrap();
+        assert!(!acknowledges(&network, &untouched(&network, &model), blocks, semantics), "{name}");
+    }
+    let mut growing = Growing::new(9, &[1, 20]);
+    growing.matmul();
+    growing.matmul();
+    let narrow = Model::from_bytes(growing.model()).unwrap();
+    let network = lower(&narrow, &Shapes::new()).unwrap();
+    let normalizer = untouched(&network, &narrow);
+    for blocks in [2, 4, 8] {
+        assert!(acknowledges(&network, &normalizer, blocks, Semantics::Whole), "{blocks} blocks");
+        let options = Options { blocks: Some(blocks), threads: Some(64), ..Options::default() };
+        agrees("narrow", &network, &normalizer, options);
+        // Two on their way.
+        let program = program_with(&network, &normalizer, Hardware::H100, options).unwrap();
+        let answers = network.value(network.outputs[0]).count();
+        let mut kernel = Emulated::start(&program, 20, answers, Duration::from_secs(20));
+        let inputs: Vec<Vec<f32>> = (0..9).map(|seed| Random(seed + 1).floats(20, 1.0)).collect();
+        let mut before = None;
+        for input in &inputs {
+            let call = kernel.submit(bytemuck::cast_slice(input));
+            if let Some((call, input)) = before.replace((call, input)) {
+                assert!(
+                    difference(&kernel.wait(call), &plain(&network, input)) < 3e-5,
+                    "call {call} on {blocks} blocks"
+                );
+            }
+        }
+    }
+}
+
 /// Two recurrent layers side by side over `[1, steps, features]`, and a wide answer.
 fn side_by_side(steps: usize, features: usize) -> (Network, Normalizer) {
     let mut growing = Growing::new(6, &[1, steps, features]);

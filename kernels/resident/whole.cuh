@@ -46,6 +46,26 @@ struct Gather {
   }
 };
 
+// Blocks of which block 0 hears nothing in a call tell it that they have come to its end: two calls further it would write over what they
+// have not read.
+//
+// S: threads, blocks, heard (blocks that it hears anyhow), acknowledged (a word of each of the others, for each copy), barriers.
+template <class S>
+struct Acknowledge {
+  static constexpr u32 kOthers = S::blocks - S::heard, kBytes = 4 * kOthers;
+
+  __device__ Acknowledge(const Block&, const Turn&) {}
+  __device__ static void arm(const Block& b) {
+    if (b.is_first_thread()) expect(S::barriers, kBytes), expect(S::barriers + 8, kBytes);
+  }
+  __device__ bool run(const Block& b) const {
+    sync_block();
+    if (b.rank >= S::heard && b.thread == 0)
+      send(peer(0), S::acknowledged + 4 * (b.copy() * kOthers + b.rank - S::heard), S::barriers + 8 * b.copy(), 0.f);
+    return !sync_block_or(b.rank == 0 && !wait(b, S::barriers, kBytes));
+  }
+};
+
 // Numbers from the model, in shared memory where they fit, else from the constants through the cache.
 template <bool kKept>
 struct Numbers {

@@ -49,6 +49,8 @@ pub(super) struct Plan<'network> {
     input_order: Option<Vec<u32>>,
     shared: u32,
     barriers: u32,
+    /// Blocks that block 0 waits for in each call, from itself on.
+    heard: u32,
     registers: u32,
     structures: String,
     steps: Vec<Step>,
@@ -137,6 +139,7 @@ impl<'network> Plan<'network> {
             input_order: None,
             shared: FIRST_BARRIER + BARRIERS * 16,
             barriers: 0,
+            heard: 1,
             registers: 0,
             structures: String::new(),
             steps: Vec::new(),
@@ -217,6 +220,11 @@ impl<'network> Plan<'network> {
         Ok(FIRST_BARRIER + (self.barriers - 1) * 16)
     }
 
+    /// Block 0 waits in each call for something that the first `blocks` blocks send.
+    pub(super) fn hears(&mut self, blocks: u32) {
+        self.heard = self.heard.max(blocks);
+    }
+
     /// Which of the network's elements of this value lies at place `at`.
     pub(super) fn element(&self, id: ValueId, at: u32) -> usize {
         match &self.input_order {
@@ -271,6 +279,8 @@ impl<'network> Plan<'network> {
     /// Every block gets all shares, its rows at `whole` as `layout` has them.
     fn gather(&mut self, id: ValueId, whole: Whole, layout: Layout) -> Result<()> {
         let (from, barriers) = (self.share(id), self.barriers()?);
+        let Place { count, each, .. } = self.place(id);
+        self.hears(count.div_ceil(each));
         let numbers = self
             .common(id)
             .int("from", from)

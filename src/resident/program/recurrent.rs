@@ -43,6 +43,8 @@ impl Plan<'_> {
         let projected = if projected_in_state { self.in_state(projected_bytes) } else { self.room(projected_bytes) };
         let (state, first) = (self.room(2 * state_bytes), self.room(state_bytes));
         let barriers = if blocks > 1 { self.barriers()? } else { 0 };
+        // Every block sends its units, if of no use.
+        self.hears(blocks);
         // One block writes its share, which is all; of several each writes all for itself.
         let out = if blocks > 1 { self.own_whole(into) } else { Whole { offset: self.share(into), copy_bytes: 0 } };
         let numbers = Numbers::default()

@@ -130,6 +130,7 @@ impl Plan<'_> {
         let bias = self.constant(matrix.bias.iter().copied());
         let (received, received_bytes) = self.received(senders * each_out * 4);
         let barriers = if blocks > 1 { self.barriers()? } else { 0 };
+        self.hears(senders);
         let kept = self.weights_of_threads(count);
         let numbers = Numbers::default()
             .int("threads", threads)

@@ -53,6 +53,7 @@ impl Plan<'_> {
             () => units.div_ceil(self.blocks).next_multiple_of(2),
         };
         let (to, to_bytes, barriers) = if whole {
+            self.hears(units.div_ceil(units_each));
             let Whole { offset, copy_bytes } = self.whole_room(id);
             (offset, copy_bytes, self.barriers()?)
         } else {
@@ -97,6 +98,9 @@ impl Plan<'_> {
         let several = self.blocks > 1;
         let to = if several && !is_whole { self.room(copy_bytes * 2) } else { 0 };
         let barriers = if several { self.barriers()? } else { 0 };
+        if !is_whole {
+            self.hears(place.count.div_ceil(place.each));
+        }
         let rows_to = self.room(16);
         let whole = place.whole.unwrap_or(Whole { offset: 0, copy_bytes: 0 });
         let input = self.steps.iter().position(|step| step.template == "Input").expect("`input` came before");

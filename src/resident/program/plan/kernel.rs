@@ -30,6 +30,9 @@ impl Plan<'_> {
             Semantics::Window => self.new_row()?,
             Semantics::Stateful => self.keep_state()?,
         }
+        if self.heard < self.blocks {
+            self.acknowledge()?;
+        }
         let mut source = templates();
         let room = (self.hardware.shared_bytes as u32).checked_sub(self.shared).ok_or_else(|| {
             unsupported(format!("{} bytes of activations in a block", self.shared))
@@ -67,6 +70,25 @@ impl Plan<'_> {
             notes,
             predicted_cycles,
         })
+    }
+
+    /// Blocks whose share of everything is empty say that they have come to the call's end.
+    fn acknowledge(&mut self) -> Result<()> {
+        let (heard, others) = (self.heard, self.blocks - self.heard);
+        let (acknowledged, barriers) = (self.room(2 * 4 * others), self.barriers()?);
+        let numbers = self
+            .common(self.network.inputs[0])
+            .int("heard", heard)
+            .int("acknowledged", acknowledged)
+            .int("barriers", barriers);
+        self.step(
+            "Acknowledge",
+            numbers,
+            true,
+            false,
+            format!("{others} blocks without a share say that they are through"),
+        );
+        Ok(())
     }
 
     fn body(&self, [answers, touches]: [&str; 2], answers_early: bool, stamps: bool) -> String {
@@ -115,10 +137,11 @@ impl Plan<'_> {
         if goes_on && answers_early {
             let _ = writeln!(calls, "    if (is_final(b, {ROWS_WORD})) {{\n{answers}    }}");
         }
-        behind.iter().for_each(|&&(number, step)| calls += &step.line(number));
         if !goes_on {
             calls += answers;
-        } else if !answers_early {
+        }
+        behind.iter().for_each(|&&(number, step)| calls += &step.line(number));
+        if goes_on && !answers_early {
             let _ = writeln!(calls, "    if (!b.again) {{\n{answers}    }}");
         }
         let stamp = if stamps {

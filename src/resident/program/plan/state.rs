@@ -35,6 +35,8 @@ impl Plan<'_> {
             }
         }
         let barriers = if self.blocks > 1 { self.barriers()? } else { 0 };
+        // Each acknowledges.
+        self.hears(self.blocks);
         let rows_to = self.room(16);
         let acknowledged = self.room(2 * 4 * self.blocks);
         let numbers = self
