@@ -75,6 +75,19 @@ fn shape_outside_the_profile_is_refused_with_the_range() {
 }
 
 #[test]
+fn engine_of_one_shape_has_that_alone_and_no_range_beside_it() {
+    let tool = Tool::new();
+    let Some(engine) = tool.engine("mlp_dynamic", &["--shapes=input:16x256"]) else { return };
+    let sidecar = Sidecar::beside(tool.path(&engine)).unwrap().unwrap();
+    let range = &sidecar.profiles[0].shapes["input"];
+    assert_eq!((&range.min, &range.opt, &range.max), (&vec![16, 256], &vec![16, 256], &vec![16, 256]));
+    assert!(sidecar.options.contains(&"--shapes=input:16x256".to_owned()), "{:?}", sidecar.options);
+    run(&tool, &engine, &["--shapes=input:8x256"]).must(2, &["from 16x256 to 16x256"]);
+    let build = ["build", "--onnx", &model("mlp_dynamic.onnx"), "--engine", "x.engine", "--shapes=input:8x256"];
+    tool.run(&[&build[..], &["--maxShapes=input:64x256"]].concat()).must(2, &["--maxShapes", "cannot be used with"]);
+}
+
+#[test]
 fn engine_is_inspected_without_a_gpu() {
     let tool = Tool::new();
     let Some(engine) = tool.engine("toy_cnn", &["--max_workspace=256M"]) else { return };

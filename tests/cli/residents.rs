@@ -105,7 +105,7 @@ fn flags_that_do_not_go_with_resident_are_refused_with_the_reason() {
         (&["--calib", "x.npy"], "--calib: a resident engine computes in fp32"),
         (&["--autotune"], "--autotune: it is for TensorRT"),
         (&["--tensorrt=rtx"], "--tensorrt: it is for TensorRT"),
-        (&["--minShapes=input:1x256"], "--optShapes gives"),
+        (&["--minShapes=input:1x256"], "--shapes or --optShapes gives"),
         (&["--compute-capability=9.0,8.0"], "expected one, got 2"),
         (&["--resident-blocks=3"], "1, 2, 4, 8 or 16 blocks, got 3"),
         (&["--resident-threads=40"], "a multiple of 32"),

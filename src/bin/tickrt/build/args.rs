@@ -109,6 +109,9 @@ pub struct Args {
     /// Greatest shapes
     #[arg(long = "maxShapes", alias = "max-shapes", value_name = "SHAPES", value_parser = Typed::parser(args::shapes))]
     pub max_shapes: Vec<Typed<Shapes>>,
+    /// The one shape of dynamic inputs, least, usual and greatest: of an engine that has no other
+    #[arg(long, value_name = "SHAPES", value_parser = Typed::parser(args::shapes), conflicts_with_all = ["min_shapes", "opt_shapes", "max_shapes"])]
+    pub shapes: Option<Typed<Shapes>>,
     /// Tactics' timings, read and written back
     #[arg(long = "timingCacheFile", alias = "timing-cache-file", value_name = "FILE")]
     pub timing_cache: Option<PathBuf>,
@@ -220,6 +223,9 @@ impl Args {
         let lists = [&self.min_shapes, &self.opt_shapes, &self.max_shapes];
         let count = lists.iter().map(|list| list.len()).max().unwrap_or(0);
         let none = Shapes::new();
+        if let Some(Typed { value, .. }) = &self.shapes {
+            return vec![OptimizationProfile::from_shapes(value, value, value)];
+        }
         (0..count)
             .map(|number| {
                 let [min, opt, max] = lists.map(|list| list.get(number).map_or(&none, |shapes| &shapes.value));
@@ -281,6 +287,7 @@ impl Args {
         self.min_shapes.iter().for_each(|it| value("minShapes", it));
         self.opt_shapes.iter().for_each(|it| value("optShapes", it));
         self.max_shapes.iter().for_each(|it| value("maxShapes", it));
+        self.shapes.iter().for_each(|it| value("shapes", it));
         self.timing_cache.iter().for_each(|it| value("timingCacheFile", &it.display()));
         self.level.iter().for_each(|it| value("builderOptimizationLevel", it));
         self.autotune.iter().for_each(|it| value("autotune", it));

@@ -20,7 +20,8 @@ pub fn main(args: &Args) -> Outcome {
     }
     let model = Model::read(&args.onnx)?;
     let normalization = args.normalization.first().map(Normalization::read).transpose()?;
-    let shapes = args.opt_shapes.first().map(|shapes| shapes.value.clone()).unwrap_or_default();
+    let shapes =
+        args.shapes.as_ref().or(args.opt_shapes.first()).map(|shapes| shapes.value.clone()).unwrap_or_default();
     super::check_normalizations(args, &model, normalization.as_slice())?;
     Plan::check_writable(&args.engine)?;
     let options = ArtefactOptions {
@@ -113,7 +114,7 @@ fn flags(args: &Args, (major, minor): (u32, u32)) -> Vec<String> {
 fn refuse_others_flags(args: &Args) -> Outcome {
     const FP32: &str = "a resident engine computes in fp32";
     const TENSORRTS: &str = "it is for TensorRT, which builds no resident engine";
-    const ONE_SHAPE: &str = "a resident engine has one shape, which --optShapes gives";
+    const ONE_SHAPE: &str = "a resident engine has one shape, which --shapes or --optShapes gives";
     let calibration = &args.calibration;
     let given = [
         (args.fp16, "--fp16", FP32),
