@@ -789,8 +789,9 @@ impl Session {
             if matches!(error.kind(), WrongLength { .. } | WrongType { .. } | UnknownTensor) {
                 // The caller asked wrongly: the answer is still there for him to ask again.
                 self.slots[index].state = SlotState::Asked(sequence);
+                return Err(error);
             }
-            return Err(error);
+            return Err(self.lost(index, sequence, error));
         }
         let (backend, engine) = (self.backend.kind(), self.backend.engine_id());
         let answer = Answer { tag: slot.tag, sequence, backend, engine, submitted: slot.submitted, done };

@@ -387,3 +387,23 @@ fn row_that_is_refused_does_not_enter_the_state() {
     session.infer(&[1.0_f32; 8], &mut out).unwrap();
     assert_eq!(out, [16.0]);
 }
+
+#[test]
+fn answer_that_the_caller_could_not_take_is_counted_once_it_is_gone() {
+    let (mut session, _) = session(&config());
+    let counters = session.counters();
+    let failures = || counters.failures();
+    let mut slot = session.input().unwrap();
+    slot.write(0, &[1.0_f32; 8]).unwrap();
+    let ticket = slot.submit().unwrap();
+    // Asked wrongly: it can be asked for again.
+    assert_eq!(
+        kind(session.wait(ticket, &mut [0.0_f64])),
+        ErrorKind::WrongType { expected: DataType::F32, got: DataType::F64 }
+    );
+    assert_eq!(failures(), 0);
+    let own = tickrt::Error::new(ErrorKind::Io, "send it on");
+    assert_eq!(kind(session.wait_into(ticket, |_| Err(own))), ErrorKind::Io);
+    assert_eq!(failures(), 1);
+    assert_eq!(kind(session.wait(ticket, &mut [0.0_f32])), ErrorKind::StaleTicket);
+}
