@@ -103,10 +103,8 @@ impl Engine {
             gpu_name: Some(device.name().to_owned()),
         })?;
         let free_before = device.memory()?.free;
-        let beside = device.enter()?;
-        let deserialized = library.native().deserialize(plan.bytes(), allow_host_code);
-        drop(beside);
-        let native = deserialized.map_err(|error| {
+        let _beside = device.enter()?;
+        let native = library.native().deserialize(plan.bytes(), allow_host_code).map_err(|error| {
             let asked = format!("a plan of {} bytes was to be loaded: lower its precision or size", plan.bytes().len());
             device.explain_memory(error, &asked)
         })?;

@@ -36,14 +36,11 @@ pub unsafe extern "C" fn tickrt_session_new_ort_cpu(
     config: Option<&SessionConfig>,
     session: Place<'_, Box<CSession>>,
 ) -> MaybeError {
-    guard(|| {
-        // SAFETY: the header's contract.
-        let onnx = unsafe { string(onnx, "onnx") }?;
-        let (place, config) = (given(session, "session")?, or_default(config));
-        let backend = OrtBackend::cpu(&Model::read(onnx)?, &config)?;
-        place.write(started(Session::start(Box::new(backend), &config)?));
-        Ok(())
-    })
+    let start = |onnx: &str, config: &SessionConfig| {
+        Session::start(Box::new(OrtBackend::cpu(&Model::read(onnx)?, config)?), config)
+    };
+    // SAFETY: the header's contract.
+    unsafe { start_on(onnx, "onnx", config, session, start) }
 }
 
 /// `session.h`: starts a session on a resident engine.
@@ -53,11 +50,26 @@ pub unsafe extern "C" fn tickrt_session_new_resident(
     config: Option<&SessionConfig>,
     session: Place<'_, Box<CSession>>,
 ) -> MaybeError {
+    // SAFETY: the header's contract.
+    unsafe { start_on(engine, "engine", config, session, |engine, config| Session::load_resident(engine, config)) }
+}
+
+/// What `start` makes of the file at `path`, the argument `what`.
+///
+/// # Safety
+/// As for [`string`].
+unsafe fn start_on(
+    path: *const c_char,
+    what: &str,
+    config: Option<&SessionConfig>,
+    session: Place<'_, Box<CSession>>,
+    start: impl FnOnce(&str, &SessionConfig) -> tickrt::Result<Session>,
+) -> MaybeError {
     guard(|| {
-        // SAFETY: the header's contract.
-        let engine = unsafe { string(engine, "engine") }?;
+        // SAFETY: the caller's contract.
+        let path = unsafe { string(path, what) }?;
         let (place, config) = (given(session, "session")?, or_default(config));
-        place.write(started(Session::load_resident(engine, &config)?));
+        place.write(started(start(path, &config)?));
         Ok(())
     })
 }

@@ -8,18 +8,15 @@ namespace resident {
 // Behind the answer. A call that begins anew, which block 0 was told with its row and tells all, sets the state to the network's initial
 // one instead, and is computed again.
 //
-// Every block tells block 0 that it has come here: a block whose share of everything is empty sends nothing else, and block 0, two calls
-// further, would write over what it has not read.
-//
-// S: threads, blocks; rows_word, rows_to (two words, one for each copy), acknowledged (a word of each block, for each copy), barriers;
-// keep(b), begin_anew(b, turn).
+// S: threads, blocks; rows_word, rows_to (two words, one for each copy), barriers; keep(b), begin_anew(b, turn).
 template <class S>
 struct KeepState {
   static constexpr bool kSends = S::blocks > 1;
+  static constexpr u32 kBytes = 4;
 
   __device__ KeepState(const Block&, const Turn&) {}
   __device__ static void arm(const Block& b) {
-    if (kSends && b.thread == 0) expect(S::barriers, bytes(b)), expect(S::barriers + 8, bytes(b));
+    if (kSends && b.thread == 0) expect(S::barriers, kBytes), expect(S::barriers + 8, kBytes);
   }
 
   __device__ bool run(Block& b, const Turn& turn) const {
@@ -27,8 +24,7 @@ struct KeepState {
     sync_block();
     if (kSends && b.rank == 0 && b.thread < S::blocks)
       send(peer(b.thread), S::rows_to + 4 * b.copy(), S::barriers + 8 * b.copy(), *shared(S::rows_word));
-    if (kSends && b.thread == 0) send(peer(0), S::acknowledged + 4 * (b.copy() * S::blocks + b.rank), S::barriers + 8 * b.copy(), 0.f);
-    if (sync_block_or(kSends && !wait(b, S::barriers, bytes(b)))) return false;
+    if (sync_block_or(kSends && !wait(b, S::barriers, kBytes))) return false;
     const bool anew = as_bits(*shared(kSends ? S::rows_to + 4 * b.copy() : S::rows_word)) > 1;
     if (anew && !b.again) {
       S::begin_anew(b, turn);
@@ -40,9 +36,6 @@ struct KeepState {
     sync_block();
     return true;
   }
-
- private:
-  __device__ static u32 bytes(const Block& b) { return b.rank == 0 ? 4 + 4 * S::blocks : 4; }
 };
 
 template <u32 kThreads, u32 kUnits>

@@ -26,15 +26,15 @@ pub(crate) struct SlotLayout {
 impl SlotLayout {
     pub(crate) fn new(signature: &Signature, input_in_band: bool) -> Self {
         let in_band = signature.shapes.iter().all(|shape| in_band::fits(&shape.outputs));
-        Self::with(signature, input_in_band, in_band)
+        Self::with(signature, input_in_band, in_band, None)
     }
 
     /// Inputs and answers in band, whatever their size; of an input that is a window, its newest row of so many bytes alone.
     pub(crate) fn all_in_band(signature: &Signature, newest_row: Option<usize>) -> Self {
-        Self { newest_row, ..Self::with(signature, true, true) }
+        Self::with(signature, true, true, newest_row)
     }
 
-    fn with(signature: &Signature, input_in_band: bool, in_band: bool) -> Self {
+    fn with(signature: &Signature, input_in_band: bool, in_band: bool, newest_row: Option<usize>) -> Self {
         let mut end = size_of::<SlotHeader>();
         let mut place = |bytes: usize| {
             let start = end;
@@ -46,14 +46,15 @@ impl SlotLayout {
             .map(&mut place)
             .collect();
         let input_words = || signature.shapes.iter().map(|shape| shape.inputs[0].input_words()).max().unwrap_or(0);
-        let input_units = input_in_band.then(|| place((input_words() + UNITS_BEFORE_A_ROW) * size_of::<Unit>()).0);
+        let before = newest_row.map_or(0, |_| UNITS_BEFORE_A_ROW);
+        let input_units = input_in_band.then(|| place((before + input_words()) * size_of::<Unit>()).0);
         let outputs = signature
             .largest(signature.outputs.len(), |shape, output| shape.outputs[output].bytes())
             .map(&mut place)
             .collect();
         let words = signature.shapes.iter().map(CallShape::words).max().unwrap_or(0);
         let (done, _) = place(if in_band { words * size_of::<Unit>() } else { size_of::<Completion>() });
-        Self { inputs, input_units, newest_row: None, outputs, done, in_band, bytes: end }
+        Self { inputs, input_units, newest_row, outputs, done, in_band, bytes: end }
     }
 
     /// The slots in `memory`.

@@ -343,11 +343,11 @@ fn context(
 ) -> Result<NativeContext> {
     let inputs: Vec<&TensorInfo> = tensors.iter().filter(|tensor| tensor.mode == IoMode::Input).collect();
     let profile = profile_for(&engine.facts().profiles, &inputs, &shape.dimensions)?;
-    let beside = engine.device().enter()?;
-    let created = engine.native().create_context(profile as u32, stream.as_raw(), true);
-    drop(beside);
-    let mut context =
-        created.map_err(|error| engine.device().explain_memory(error, "an execution context was to be made"))?;
+    let _beside = engine.device().enter()?;
+    let mut context = engine
+        .native()
+        .create_context(profile as u32, stream.as_raw(), true)
+        .map_err(|error| engine.device().explain_memory(error, "an execution context was to be made"))?;
     // SAFETY: `activations` goes into the same `DeviceSide` and is as large as the engine asks.
     unsafe { context.set_device_memory(activations.address(), activations.bytes() as u64) };
     for (input, dimensions) in inputs.iter().zip(&shape.dimensions) {

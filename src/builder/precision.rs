@@ -285,16 +285,12 @@ impl<'model> Prepared<'model> {
     /// Looks at the ranges that TensorRT found and, if they are to be kept, writes them into the cache.
     pub(super) fn keep_calibration(&self) -> Result<()> {
         let Some(made) = self.calibrator.take_made() else { return Ok(()) };
-        if CalibrationTable::parse(&made).is_err() {
-            let line = String::from_utf8_lossy(&made)
-                .lines()
-                .find(|line| line.contains(": 7f8") || line.contains(": 7fc"))
-                .map(str::to_owned);
-            return Err(Error::new(ErrorKind::Build, "calibrate for INT8")
+        CalibrationTable::read(&made).map_err(|(_, got)| {
+            Error::new(ErrorKind::Build, "calibrate for INT8")
                 .expected("a finite range of every tensor from TensorRT")
-                .got(line.unwrap_or_else(|| "something else than its text format".to_owned()))
-                .advice("look at the samples, or have tickrt calibrate: --int8-mode=qdq"));
-        }
+                .got(got)
+                .advice("look at the samples, or have tickrt calibrate: --int8-mode=qdq")
+        })?;
         match &self.cache {
             Some((path, key, aside)) => write_cache(path, &made, key, *aside),
             None => Ok(()),

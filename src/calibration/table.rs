@@ -20,12 +20,17 @@ impl CalibrationTable {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] with the line that is none.
     pub fn parse(text: &[u8]) -> Result<Self> {
-        let bad = |expected: &str, got: String| {
+        Self::read(text).map_err(|(expected, got)| {
             Error::new(ErrorKind::InvalidArgument, "read a calibration cache")
                 .expected(expected)
                 .got(got)
                 .advice("remove the file and calibrate again")
-        };
+        })
+    }
+
+    /// As [`parse`](Self::parse); of what is none, what was expected and got.
+    pub(crate) fn read(text: &[u8]) -> Result<Self, (String, String)> {
+        let bad = |expected: &str, got: String| (expected.to_owned(), got);
         let text = std::str::from_utf8(text).map_err(|error| bad("text", error.to_string()))?;
         let mut lines = text.lines();
         let header = lines.next().filter(|header| header.contains("Calibration") || is_of_percentiles(header));

@@ -28,10 +28,13 @@ impl Plan<'_> {
         match self.job.semantics {
             Semantics::Whole => {}
             Semantics::Window => self.new_row()?,
-            Semantics::Stateful => self.keep_state()?,
+            Semantics::Stateful => self.gather_state()?,
         }
         if self.heard < self.blocks {
             self.acknowledge()?;
+        }
+        if self.job.semantics == Semantics::Stateful {
+            self.keep_state()?;
         }
         let mut source = templates();
         let room = (self.hardware.shared_bytes as u32).checked_sub(self.shared).ok_or_else(|| {
@@ -96,6 +99,7 @@ impl Plan<'_> {
         let cluster = if blocks > 1 { format!("__cluster_dims__({blocks}, 1, 1) ") } else { String::new() };
         // Calls of a window or with state: what they leave is looked at behind the answer.
         let goes_on = self.job.semantics != Semantics::Whole;
+        let of_window = self.job.semantics == Semantics::Window;
         let mut made = String::new();
         let mut armed = String::new();
         for (number, step) in self.steps.iter().enumerate() {
@@ -107,7 +111,7 @@ impl Plan<'_> {
         }
         let (ahead, in_time): (Vec<_>, Vec<_>) = self.steps.iter().enumerate().partition(|(_, step)| step.is_ahead);
         let mut calls = String::new();
-        if self.job.semantics == Semantics::Window {
+        if of_window {
             let (row, steps) = (self.job.count, self.job.steps);
             let _ = writeln!(calls, "    b.window = window_of<{row}, {steps}>(b);");
         }
@@ -134,11 +138,10 @@ impl Plan<'_> {
             calls += "    ends = false;\n    break;\n    }\n    if (ends) break;\n";
         }
         // What the call leaves is kept behind the answer where it can be: its time is none of the call's.
-        if goes_on && answers_early {
-            let _ = writeln!(calls, "    if (is_final(b, {ROWS_WORD})) {{\n{answers}    }}");
-        }
         if !goes_on {
             calls += answers;
+        } else if answers_early {
+            let _ = writeln!(calls, "    if (is_final(b, {ROWS_WORD})) {{\n{answers}    }}");
         }
         behind.iter().for_each(|&&(number, step)| calls += &step.line(number));
         if goes_on && !answers_early {
@@ -170,7 +173,7 @@ extern \"C\" __global__ void {cluster}__launch_bounds__({threads}, 1) tickrt_res
 }}
 ",
             state = self.state,
-            leave = if goes_on { "    if (b.leaves) {\n      next_call(b, turn);\n      break;\n    }\n" } else { "" },
+            leave = if of_window { "    if (b.leaves) {\n      next_call(b, turn);\n      break;\n    }\n" } else { "" },
             barriers = self.barriers * 2
         )
     }

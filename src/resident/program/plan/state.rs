@@ -7,6 +7,12 @@ use crate::error::Result;
 use crate::resident::program::STATE_KEPT;
 
 impl Plan<'_> {
+    /// Brings the outputs of this call's step together in every block.
+    pub(super) fn gather_state(&mut self) -> Result<()> {
+        let job = self.job;
+        job.states.iter().try_for_each(|state| self.whole_everywhere(state.after).map(drop))
+    }
+
     /// What puts the outputs of this call's step where the next one looks for them, behind everything else.
     pub(super) fn keep_state(&mut self) -> Result<()> {
         let (threads, job) = (self.threads, self.job);
@@ -35,15 +41,11 @@ impl Plan<'_> {
             }
         }
         let barriers = if self.blocks > 1 { self.barriers()? } else { 0 };
-        // Each acknowledges.
-        self.hears(self.blocks);
         let rows_to = self.room(16);
-        let acknowledged = self.room(2 * 4 * self.blocks);
         let numbers = self
             .common(job.network.inputs[0])
             .int("rows_word", ROWS_WORD)
             .int("rows_to", rows_to)
-            .int("acknowledged", acknowledged)
             .int("barriers", barriers)
             .text(&format!("  __device__ static void keep(const Block& b) {{\n{keep}  }}\n"))
             .text(&format!("  __device__ static void begin_anew(const Block& b, const Turn& turn) {{\n{anew}  }}\n"));
