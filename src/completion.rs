@@ -25,7 +25,11 @@
 //! polls each unit (`kernels/normalize_small.cuh`), for which what was said of answers holds the other way round.
 //!
 //! A window that is handed over whole to a device that keeps windows lies beside its units, as plain words: the unit that tells
-//! how many rows come is stored last, with release order, and the device reads them behind a fence of system scope.
+//! how many rows come is stored with release order, and the device reads them behind a fence of system scope.
+//!
+//! **Through BAR1** the units of an input lie in the GPU's memory, which the host maps write-combined: stores leave the processor
+//! in any order and in any company, each aligned 8 bytes whole, and the backend's `launch` flushes them. Units need no order
+//! among each other, as above.
 //!
 //! **What could go wrong** is modelled in `tests/completion_model` with this very file over loom's atomics, the GPU being a
 //! thread: an answer seen in part, one of an earlier call taken for this one's, a slot given out while its late answer is on
@@ -125,7 +129,7 @@ fn tag(sequence: u64, status: Status) -> u32 {
 /// Inputs and answers in band, as the units of one slot.
 pub(crate) mod in_band {
     use super::{Status, Unit};
-    use crate::atomic::Ordering;
+    use crate::atomic::{Ordering, fence};
     use crate::backend::OutputShape;
 
     /// Beyond this many words the flag is no slower.
@@ -174,10 +178,14 @@ pub(crate) mod in_band {
     #[inline]
     pub(crate) fn send_row(rows: u32, words: &[u32], units: &[Unit], sequence: u64) {
         let (front, units) = units.split_at(2);
-        send(words, units, sequence);
-        front[1].send(sequence, 0);
+        if rows > 1 {
+            // Where units are write-combined, release does not keep them behind what was written elsewhere.
+            fence(Ordering::SeqCst);
+        }
         // Release pairs with the fence in kernels/resident/window.cuh: a window that is handed over whole lies beside its units.
         front[0].0.store(sequence << 32 | u64::from(rows), Ordering::Release);
+        front[1].send(sequence, 0);
+        send(words, units, sequence);
     }
 
     /// Tells a resident kernel that awaits call `sequence` to end: `kStop` in kernels/resident/turn.cuh.

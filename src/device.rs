@@ -4,6 +4,7 @@
 //! that has none, and an older driver costs what it lacks (`functions`). Everything here but [`Graph::launch`] is control
 //! plane.
 
+mod bar1;
 mod functions;
 
 use std::ffi::{CStr, c_void};
@@ -19,6 +20,7 @@ use once_cell::sync::OnceCell;
 
 use crate::error::{Error, ErrorKind, Result};
 
+pub(crate) use self::bar1::Bar1Buffer;
 pub(crate) use self::functions::Feature;
 
 /// A GPU with its primary context. Every handle below keeps its device alive.

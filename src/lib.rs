@@ -26,7 +26,7 @@
 
 /// What the completion protocol is made of; tests/completion_model puts loom's in its place.
 mod atomic {
-    pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicU64, Ordering, fence};
 }
 mod autotune;
 pub mod backend;

@@ -899,8 +899,8 @@ enum Asked {
 
 /// Whether the backend cannot be asked again.
 fn ends_backend(error: &Error) -> bool {
-    use ErrorKind::{Cuda, DeviceLost, Execution, OnnxRuntime, OutOfMemory};
-    matches!(error.kind(), DeviceLost { .. } | Cuda { .. } | OutOfMemory | Execution | OnnxRuntime)
+    use ErrorKind::{Cuda, DeviceLost, Execution, OnnxRuntime, OutOfMemory, WrongAnswer};
+    matches!(error.kind(), DeviceLost { .. } | Cuda { .. } | OutOfMemory | Execution | OnnxRuntime | WrongAnswer)
 }
 
 /// A slot's input memory, lent by a predictor's active backend: as [`InputSlot`](crate::InputSlot), but a backend that

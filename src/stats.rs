@@ -98,6 +98,10 @@ pub struct Record {
     /// What one call is: `window`, the whole of it handed over; `window, newest row last`, the rows before it on the device; or
     /// `stateful`, a row after which the device carries the network's state.
     pub semantics: String,
+    /// Where calls are handed over: `host`, memory that the device reads across PCIe, or `bar1`
+    /// ([`ResidentConfig::bar1`](crate::ResidentConfig::bar1)).
+    #[serde(default = "of_the_host")]
+    pub input: String,
     /// Samples a call.
     pub batch: u64,
     /// Threads that call.
@@ -140,6 +144,11 @@ pub struct Record {
     /// path are further apart than that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_again_us: Option<f64>,
+}
+
+/// Before it was recorded there was nothing else.
+fn of_the_host() -> String {
+    "host".to_owned()
 }
 
 impl Record {

@@ -1,6 +1,6 @@
 //! Resident engines on a GPU: every window of the zoo against ONNX Runtime on the CPU, streams of rows, millions of calls whose
 //! answers tell which call they are of, and what a kernel that stays must not do to others. Without a GPU these tests say so
-//! and pass, unless TRT_CI=1.
+//! and pass, unless TRT_CI=1. With TICKRT_TEST_BAR1=1 all calls go through the GPU's BAR1.
 mod common;
 #[path = "common/engines.rs"]
 mod engines;
@@ -40,7 +40,8 @@ fn its_normalization(name: &str) -> Option<Normalization> {
 fn artefact_with(name: &str, options: ArtefactOptions) -> Artefact {
     let network = Model::read(model(&format!("{name}.onnx"))).unwrap();
     let compute_capability = Device::open(0).unwrap().compute_capability();
-    let options = ArtefactOptions { compute_capability, ..options };
+    let asks = if through_bar1() { Asks::Each } else { options.asks };
+    let options = ArtefactOptions { compute_capability, asks, ..options };
     Artefact::build(&network, its_normalization(name).as_ref(), &Shapes::new(), &options)
         .unwrap_or_else(|error| panic!("{name}: {error}"))
 }
@@ -51,12 +52,16 @@ fn artefact(name: &str) -> Artefact {
 
 fn config() -> SessionConfig {
     // Containers show the driver's other processes, or none: what is tested by itself is not asked for everywhere.
-    let mut resident = ResidentConfig { share_gpu: true, ..ResidentConfig::default() };
+    let mut resident = ResidentConfig { share_gpu: true, bar1: through_bar1(), ..ResidentConfig::default() };
     if under_a_tool() {
         resident.turn = Duration::from_secs(1);
         return SessionConfig { resident, wait_limit: Duration::from_secs(60), warm_up: 0, ..SessionConfig::default() };
     }
     SessionConfig { resident, wait_limit: Duration::from_secs(5), ..SessionConfig::default() }
+}
+
+fn through_bar1() -> bool {
+    std::env::var_os("TICKRT_TEST_BAR1").is_some()
 }
 
 /// A call takes its time there: a turn must not end amid its first.
@@ -443,6 +448,52 @@ fn other_users_of_cuda_in_the_process_get_their_turn() {
         println!("{calls} calls meanwhile, the longest {worst:?}");
         assert!(calls > 100);
     });
+}
+
+/// What another library with a wild pointer would do.
+#[test]
+fn overwritten_weights_end_the_engine_and_not_the_chain() {
+    let Some(_alone) = alone() else { return };
+    let resident = ResidentConfig { known_answer_every: Duration::from_millis(20), ..short_turns().resident };
+    for (name, semantics) in [("mlp", Semantics::Whole), ("lstm_a", Semantics::Window), ("lstm_a", Semantics::Stateful)]
+    {
+        let artefact = artefact_with(name, ArtefactOptions { semantics, ..ArtefactOptions::default() });
+        let windows = (semantics == Semantics::Window).then(|| WindowConfig::new(1, 100));
+        let config = SessionConfig { resident, windows, ..config() };
+        let mut session = Session::resident(&artefact, &config).unwrap();
+        let input = random(1, session.signature().shapes[0].inputs[0].count());
+        let mut output = vec![0.0_f32; outputs(&session)];
+        let until = Instant::now() + Duration::from_secs(20);
+        while session.turns().unwrap().known_answers < 5 {
+            session.infer(&input, &mut output).unwrap();
+            assert!(Instant::now() < until, "{:?}", session.turns());
+        }
+        let (weights, bytes) = session.weights().unwrap();
+        // SAFETY: the driver's own function on memory that the engine reads only, in the context that `Device::open` has bound.
+        unsafe {
+            let driver = libloading::Library::new("libcuda.so.1").unwrap();
+            let set = driver.get::<unsafe extern "C" fn(u64, u8, usize) -> i32>(b"cuMemsetD8_v2").unwrap();
+            // A quarter of each number, or less.
+            assert_eq!(set(weights, 0x3c, bytes), 0);
+        }
+        let started = Instant::now();
+        let error = loop {
+            match session.infer(&input, &mut output) {
+                Err(error) if error.kind() == ErrorKind::WrongAnswer => break error,
+                other => other.map(drop).unwrap(),
+            }
+            assert!(started.elapsed() < Duration::from_secs(10), "still answers");
+        };
+        println!("{name} ({semantics:?}): after {:.0?}: {error}", started.elapsed());
+        assert_eq!(session.infer(&input, &mut output).unwrap_err().kind(), ErrorKind::WrongAnswer);
+        let before = device_free();
+        drop(session);
+        assert!(device_free() > before, "its memory is given back");
+    }
+}
+
+fn device_free() -> u64 {
+    Device::open(0).unwrap().memory().unwrap().free
 }
 
 #[test]

@@ -156,6 +156,27 @@ pub extern "C" fn tickrt_config_set_resident_share_gpu(
     })
 }
 
+/// `config.h`: whether calls of a resident engine go through the GPU's BAR1.
+#[unsafe(no_mangle)]
+pub extern "C" fn tickrt_config_set_resident_bar1(config: Option<&mut SessionConfig>, bar1: bool) -> MaybeError {
+    set(config, |config| {
+        config.resident.bar1 = bar1;
+        Ok(())
+    })
+}
+
+/// `config.h`: how often a resident engine is asked what is known.
+#[unsafe(no_mangle)]
+pub extern "C" fn tickrt_config_set_resident_known_answer_ns(
+    config: Option<&mut SessionConfig>,
+    every_ns: u64,
+) -> MaybeError {
+    set(config, |config| {
+        config.resident.known_answer_every = Duration::from_nanos(every_ns);
+        Ok(())
+    })
+}
+
 /// `config.h`: calls made at start.
 #[unsafe(no_mangle)]
 pub extern "C" fn tickrt_config_set_warm_up(config: Option<&mut SessionConfig>, calls: usize) -> MaybeError {

@@ -60,6 +60,19 @@ struct Input {
   }
 
  private:
+  // What the table has of the elements of two units: looked up before a call is there.
+  struct Scales {
+    Words4 of[S::scaled ? 2 * kElements : 1];
+    __device__ Scales(const Turn& turn, u32 unit) {
+      if (!S::scaled) return;
+#pragma unroll
+      for (u32 k = 0; k < 2 * kElements; ++k) {
+        const u32 from = unit * kElements + k;
+        of[k] = constant4_ahead(turn.constants + S::table + 16ull * (from < S::count ? from : S::count - 1));
+      }
+    }
+  };
+
   // Elements of the block's share.
   __device__ static u32 own(const Block& b) { return own_share(b, S::each, S::count); }
 
@@ -79,6 +92,8 @@ struct Input {
     for (u32 base = b.warp * 32; base < own; base += S::threads) {
       const u32 pair = base + b.lane;
       const bool mine = pair < own;
+      const u32 unit = before + (pair < lead ? 0 : pair - lead) * 2;
+      const Scales scales(turn, unit);
       Units v{0, 0};
       for (u32 looks = 0;; ++looks) {
         if (mine) v = load_units(units + 16ull * pair);
@@ -89,10 +104,10 @@ struct Input {
         if (any_of_warp(ends(b, pair, looks, v))) return false;
       }
       if (pair < lead) *shared(S::rows_word) = as_float(u32(v.first));
-      if (S::hands_out && pair >= lead && mine) hand_out(b, turn, (pair - lead) * 2, v);
+      if (S::hands_out && pair >= lead && mine) hand_out(b, scales, unit, v);
       if (!S::hands_out && pair >= lead && mine) {
-        put_word(b, turn, before + (pair - lead) * 2, u32(v.first));
-        put_word(b, turn, before + (pair - lead) * 2 + 1, u32(v.second));
+        put_word(b, scales.of, unit, u32(v.first));
+        put_word(b, scales.of + (S::scaled ? kElements : 0), unit + 1, u32(v.second));
       }
       if (b.rank == 0 && base == 0) tell_others(b);
     }
@@ -104,6 +119,8 @@ struct Input {
     const u64 units = turn.input + u64(b.slot) * turn.input_stride;
     const bool mine = pair < lead + S::units / 2;
     bool has = !any_of_warp(mine);
+    const u32 unit = pair < lead ? 0 : (pair - lead) * 2;
+    const Scales scales(turn, unit);
     Units v{0, 0};
     for (u32 looks = 0;; ++looks) {
       if (!has) {
@@ -112,7 +129,7 @@ struct Input {
         if (has) {
           if (b.call == b.first && looks == 0 && pair == 0) b.met = true;
           if (pair < lead) *shared(S::rows_word) = as_float(u32(v.first));
-          if (mine && pair >= lead) hand_out(b, turn, (pair - lead) * 2, v);
+          if (mine && pair >= lead) hand_out(b, scales, unit, v);
           if (b.warp == 0) tell_others(b);
         }
       }
@@ -122,12 +139,13 @@ struct Input {
   }
 
   // Two words beside each other lie in one share, whose blocks begin at multiples of four.
-  __device__ static void hand_out(const Block& b, const Turn& turn, u32 from, const Units& v) {
+  __device__ static void hand_out(const Block& b, const Scales& scales, u32 from, const Units& v) {
     if (from >= S::count) return;
-    const float first = of_row(turn, from, as_float(u32(v.first)));
+    const auto handed = [&](u32 k, u64 unit) { return S::scaled ? normalised(as_float(u32(unit)), scales.of[k]) : as_float(u32(unit)); };
+    const float first = handed(0, v.first);
     const u32 there = peer(from / S::each), at = S::to + 4 * (from % S::each), barrier = S::barriers + 8 * b.copy();
     if (from + 1 < S::count)
-      send2(there, at, barrier, first, of_row(turn, from + 1, as_float(u32(v.second))));
+      send2(there, at, barrier, first, handed(S::scaled ? 1 : 0, v.second));
     else
       send(there, at, barrier, first);
   }
@@ -150,22 +168,25 @@ struct Input {
     return is_over(b, looks);
   }
 
-  __device__ static void put_word(const Block& b, const Turn& turn, u32 unit, u32 word) {
+  // `scales`: of the word's elements.
+  __device__ static void put_word(const Block& b, const Words4* scales, u32 unit, u32 word) {
+#pragma unroll
     for (u32 k = 0; k < kElements; ++k) {
       const u32 from = unit * kElements + k;
       if (from >= S::count) return;
       float x = element(S::type, word, k);
       u32 to = from;
       if (S::scaled) {
-        const Words4 e = constant4(turn.constants + S::table + 16ull * from);
+        const Words4& e = scales[k];
         x = normalised(x, e);
-        to = as_bits(e.z);
+        // Whatever has become of the table: not beyond the input.
+        to = as_bits(e.z) < S::count ? as_bits(e.z) : 0;
       }
       if (kSends) {
         for (u32 block = 0; block < S::blocks; ++block)
           send(peer(block), S::to + b.copy() * S::to_bytes + 4 * to, S::barriers + 8 * b.copy(), x);
       } else {
-        shared(S::to)[S::whole ? to : to - b.rank * S::each] = x;
+        shared(S::to)[S::whole ? to : from - b.rank * S::each] = x;
       }
     }
   }

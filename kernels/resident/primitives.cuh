@@ -84,6 +84,12 @@ __device__ inline Words4 constant4(u64 address) {
   const float4 v = __ldg(reinterpret_cast<const float4*>(address));
   return {v.x, v.y, v.z, v.w};
 }
+// The same, loaded here, while a call is awaited, and not where it is used.
+__device__ inline Words4 constant4_ahead(u64 address) {
+  Words4 v;
+  asm volatile("ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(address));
+  return v;
+}
 
 // ---- shared memory
 __device__ inline float* shared(u32 offset) { return reinterpret_cast<float*>(shared_memory + offset); }
@@ -154,6 +160,21 @@ __device__ inline void send4(u32 peer, u32 offset, u32 barrier, const Words4& v)
                    peer + offset),
                "r"(peer + barrier), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
                : "memory");
+}
+
+// So many bytes, a multiple of 16, from this block's shared memory to that of another: by the copy engine, which sees what threads
+// have written once they have said so and met.
+__device__ inline void written_for_runs() {
+#if TICKRT_CLUSTERS
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+__device__ inline void send_run(u32 peer, u32 offset, u32 barrier, u32 from, u32 bytes) {
+#if TICKRT_CLUSTERS
+  asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(peer + offset),
+               "r"(address_of(from)), "r"(bytes), "r"(peer + barrier)
+               : "memory");
+#endif
 }
 
 // ---- numbers

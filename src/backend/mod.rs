@@ -287,6 +287,12 @@ pub unsafe trait Backend: Send {
         None
     }
 
+    /// For tests: where a resident engine's weights lie on the GPU, and their bytes.
+    #[doc(hidden)]
+    fn weights(&self) -> Option<(u64, usize)> {
+        None
+    }
+
     /// Asks the device what became of its calls. Control plane: may call the driver.
     fn health(&mut self) -> Health;
 

@@ -3,21 +3,26 @@
 //!
 //! The kernel runs in turns of a bounded length ([`ResidentConfig::turn`](crate::ResidentConfig::turn)), two of them queued one
 //! behind the other, so that whatever becomes of the host the GPU is free again soon. `turns` has the thread that queues
-//! them, `room` what keeps engines from taking more of the GPU than there is.
+//! them, `known_answer` what one of
+//! them asks now and then, `room` what keeps engines from taking more of the GPU than there is.
 
+mod known_answer;
 mod room;
 mod turns;
 
 use std::ffi::CString;
 use std::sync::Arc;
 
+use self::known_answer::KnownAnswer;
 use self::room::Room;
 use self::turns::{ReportWords, Turns};
 use crate::backend::slots::SlotLayout;
 use crate::backend::{Backend, BackendKind, CallShape, Health, OutputShape, Signature, SlotMemory};
 use crate::completion::in_band;
 use crate::config::{SessionConfig, WindowConfig};
-use crate::device::{Cluster, Device, DeviceBuffer, Feature, MappedBuffer, Module, Quarantine, Settle, Stream};
+use crate::device::{
+    Bar1Buffer, Cluster, Device, DeviceBuffer, Feature, MappedBuffer, Module, Quarantine, Settle, Stream,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::resident::artefact::Facts;
 use crate::resident::turn::{REPORT_WORDS, Sums, Turn};
@@ -33,6 +38,8 @@ pub(crate) struct Resident {
     /// The call in whose place the sign to end lies.
     marked: Option<u64>,
     resting: bool,
+    /// Whether the units of inputs lie in the GPU's memory.
+    bar1: bool,
     semantics: Semantics,
     calls_before: u64,
     description: String,
@@ -50,6 +57,8 @@ struct DeviceSide {
 /// What the kernel reads and writes. The addresses are in its parameter; only the report is looked at from here.
 struct Memory {
     slots: MappedBuffer,
+    /// The units of the slots' inputs, where they are the GPU's and not the slots'.
+    inputs: Option<Bar1Buffer>,
     report: MappedBuffer,
     constants: DeviceBuffer,
     state: DeviceBuffer,
@@ -78,9 +87,13 @@ impl Resident {
         let kernel = module.function(&entry)?;
         let room = Room::take(&device, cluster, kernel.prepare_clusters(&device, cluster)?)?;
         let layout = SlotLayout::all_in_band(&signature, newest_row(facts)?);
-        let memory = Memory::new(&device, artefact, layout.bytes * config.depth, config.resident.calls_before + 1)?;
-        let slots = layout.slots(&memory.slots, config.depth);
+        let memory = Memory::new(&device, artefact, &layout, config)?;
+        let slots = memory.slots(&layout, config.depth);
         let turn = memory.turn(&layout, config);
+        let every = config.resident.known_answer_every;
+        let known_answer = (!every.is_zero())
+            .then(|| KnownAnswer::new(&device, (facts, &signature), &layout, &turn, every))
+            .transpose()?;
         let stream = Stream::new(&device, config.stream_priority)?;
         let turns = Turns::start(turns::Parts {
             stream,
@@ -89,6 +102,7 @@ impl Resident {
             cluster,
             turn,
             report: memory.report_words(),
+            known_answer,
         })?;
         let taken = free_before.saturating_sub(device.memory()?.free);
         let device_memory = taken.max(device.allocated().saturating_sub(allocated_before));
@@ -98,12 +112,14 @@ impl Resident {
             slots,
             marked: None,
             resting: false,
+            bar1: config.resident.bar1,
             calls_before: config.resident.calls_before,
             semantics: facts.semantics,
             description: format!(
-                "a resident kernel of {} on {}",
+                "a resident kernel of {} on {}{}",
                 if facts.blocks == 1 { "one block".to_owned() } else { format!("{} blocks", facts.blocks) },
-                device.name()
+                device.name(),
+                if config.resident.bar1 { ", calls through BAR1" } else { "" }
             ),
             engine_id: artefact.sha256(),
         })
@@ -116,6 +132,14 @@ impl Resident {
             return Err(ErrorKind::Unavailable.into());
         }
         self.device_side.turns.failed().map_or(Ok(()), Err)
+    }
+
+    /// What has been written of inputs is on its way.
+    #[inline]
+    fn flush(&self) {
+        if self.bar1 {
+            Bar1Buffer::flush();
+        }
     }
 
     /// The first unit of the slot that call `sequence` has.
@@ -166,6 +190,7 @@ unsafe impl Backend for Resident {
     /// The session has written the input's units: the kernel has seen them, or will.
     #[inline]
     fn launch(&mut self, _slot: usize, _shape: usize) -> Result<()> {
+        self.flush();
         self.check()?;
         if self.resting {
             // The call lies where the sign lay.
@@ -194,6 +219,7 @@ unsafe impl Backend for Resident {
         self.resting = true;
         if is_free {
             in_band::stop(self.first_unit(next), next);
+            self.flush();
             self.marked = Some(next);
         }
         self.device_side.turns.rest(next);
@@ -205,6 +231,7 @@ unsafe impl Backend for Resident {
             self.resting = false;
             if let Some(next) = self.marked.take() {
                 in_band::take_back_stop(self.first_unit(next), next);
+                self.flush();
             }
             self.device_side.turns.go_on();
         }
@@ -217,7 +244,12 @@ unsafe impl Backend for Resident {
 
     fn turns(&self) -> Option<Sums> {
         let words = self.device_side.memory.report_words();
-        Some(Sums::read(|word| words.read(word)))
+        Some(Sums { known_answers: self.device_side.turns.known_answers(), ..Sums::read(|word| words.read(word)) })
+    }
+
+    fn weights(&self) -> Option<(u64, usize)> {
+        let constants = &self.device_side.memory.constants;
+        Some((constants.address(), constants.bytes()))
     }
 
     fn device_memory(&self) -> u64 {
@@ -237,10 +269,14 @@ impl Settle for DeviceSide {
 }
 
 impl Memory {
-    fn new(device: &Arc<Device>, artefact: &Artefact, slot_bytes: usize, first: u64) -> Result<Self> {
+    fn new(device: &Arc<Device>, artefact: &Artefact, layout: &SlotLayout, config: &SessionConfig) -> Result<Self> {
         let (constants, lower) = (artefact.constants(), "the number of resident engines");
+        let first = config.resident.calls_before + 1;
+        let inputs =
+            config.resident.bar1.then(|| Bar1Buffer::new(device, layout.unit_bytes * config.depth)).transpose()?;
         Ok(Self {
-            slots: MappedBuffer::new(device, slot_bytes)?,
+            slots: MappedBuffer::new(device, layout.bytes * config.depth)?,
+            inputs,
             report: MappedBuffer::new(device, REPORT_WORDS * 8)?,
             constants: DeviceBuffer::from_slice(device, constants, "a resident engine's constants")?,
             state: DeviceBuffer::new(
@@ -258,17 +294,28 @@ impl Memory {
         unsafe { ReportWords::new(self.report.host(0)) }
     }
 
+    fn slots(&self, layout: &SlotLayout, count: usize) -> Vec<SlotMemory> {
+        match &self.inputs {
+            Some(inputs) => layout.slots_with(&self.slots, count, |slot| Some(inputs.host(slot * layout.unit_bytes))),
+            None => layout.slots(&self.slots, count),
+        }
+    }
+
     fn turn(&self, layout: &SlotLayout, config: &SessionConfig) -> Turn {
         let units = layout.input_units.expect("`SlotLayout::all_in_band` gives every slot units");
+        let (input, input_stride) = match &self.inputs {
+            Some(inputs) => (inputs.address(0), layout.unit_bytes),
+            None => (self.slots.address(units), layout.bytes),
+        };
         Turn {
             constants: self.constants.address(),
-            input: self.slots.address(units),
+            input,
             answer: self.slots.address(layout.done),
             progress: self.progress.address(),
             report: self.report.address(0),
             limit_ns: config.resident.turn.as_nanos() as u64,
             state: self.state.address(),
-            input_stride: layout.bytes as u32,
+            input_stride: input_stride as u32,
             answer_stride: layout.bytes as u32,
             depth: config.depth as u32,
             flags: 0,

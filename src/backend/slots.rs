@@ -1,5 +1,7 @@
 //! Where the parts of a slot lie in mapped memory.
 
+use std::ptr::NonNull;
+
 use crate::backend::{CallShape, Region, Signature, SlotHeader, SlotMemory};
 use crate::completion::{Completion, Done, Unit, in_band};
 use crate::device::MappedBuffer;
@@ -15,6 +17,8 @@ pub(crate) struct SlotLayout {
     pub(crate) inputs: Vec<(usize, usize)>,
     /// The units of an input in band.
     pub(crate) input_units: Option<usize>,
+    /// Bytes of them, whole lines.
+    pub(crate) unit_bytes: usize,
     pub(crate) newest_row: Option<usize>,
     pub(crate) outputs: Vec<(usize, usize)>,
     /// The flag, or the units of an answer in band.
@@ -47,18 +51,30 @@ impl SlotLayout {
             .collect();
         let input_words = || signature.shapes.iter().map(|shape| shape.inputs[0].input_words()).max().unwrap_or(0);
         let before = newest_row.map_or(0, |_| UNITS_BEFORE_A_ROW);
-        let input_units = input_in_band.then(|| place((before + input_words()) * size_of::<Unit>()).0);
+        let input_units = input_in_band.then(|| place((before + input_words()) * size_of::<Unit>()));
+        let unit_bytes = input_units.map_or(0, |(_, bytes)| bytes.next_multiple_of(LINE));
+        let input_units = input_units.map(|(start, _)| start);
         let outputs = signature
             .largest(signature.outputs.len(), |shape, output| shape.outputs[output].bytes())
             .map(&mut place)
             .collect();
         let words = signature.shapes.iter().map(CallShape::words).max().unwrap_or(0);
         let (done, _) = place(if in_band { words * size_of::<Unit>() } else { size_of::<Completion>() });
-        Self { inputs, input_units, newest_row, outputs, done, in_band, bytes: end }
+        Self { inputs, input_units, unit_bytes, newest_row, outputs, done, in_band, bytes: end }
     }
 
-    /// The slots in `memory`.
+    /// The slots in `memory`, and with them the units of their inputs.
     pub(crate) fn slots(&self, memory: &MappedBuffer, slots: usize) -> Vec<SlotMemory> {
+        self.slots_with(memory, slots, |slot| self.input_units.map(|units| memory.host(slot * self.bytes + units)))
+    }
+
+    /// The slots in `memory`, the units of their inputs elsewhere.
+    pub(crate) fn slots_with(
+        &self,
+        memory: &MappedBuffer,
+        slots: usize,
+        input_units: impl Fn(usize) -> Option<NonNull<u8>>,
+    ) -> Vec<SlotMemory> {
         let region = |slot: usize| {
             let base = slot * self.bytes;
             move |&(start, bytes): &(usize, usize)| Region { start: memory.host(base + start), bytes }
@@ -68,7 +84,7 @@ impl SlotLayout {
                 header: memory.host(slot * self.bytes).cast(),
                 inputs: self.inputs.iter().map(region(slot)).collect(),
                 newest_row: self.newest_row,
-                input_units: self.input_units.map(|units| memory.host(slot * self.bytes + units).cast()),
+                input_units: input_units(slot).map(NonNull::cast),
                 outputs: self.outputs.iter().map(region(slot)).collect(),
                 done: {
                     let done = memory.host(slot * self.bytes + self.done);

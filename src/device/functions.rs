@@ -55,6 +55,9 @@ pub(crate) enum Feature {
     /// Kernels that have all of a multiprocessor's shared memory, in clusters, and how many of those fit the GPU. Without it
     /// there are no resident engines.
     Clusters,
+    /// Memory that another library exports, and the device's UUID to find it by. Without it no memory of the GPU is written
+    /// through BAR1.
+    ExternalMemory,
 }
 
 impl Feature {
@@ -67,6 +70,15 @@ impl Feature {
             Self::LaunchAttributes => (&["cuLaunchKernelEx"], "11.8 (520)"),
             Self::FunctionAttributes => (&["cuFuncGetAttribute"], "10.1 (418)"),
             Self::Clusters => (&["cuFuncSetAttribute", "cuOccupancyMaxActiveClusters"], "11.8 (520)"),
+            Self::ExternalMemory => (
+                &[
+                    "cuDeviceGetUuid_v2",
+                    "cuImportExternalMemory",
+                    "cuExternalMemoryGetMappedBuffer",
+                    "cuDestroyExternalMemory",
+                ],
+                "11.4 (470)",
+            ),
         }
     }
 
@@ -142,13 +154,19 @@ mod tests {
     }
 
     fn is_known(function: &str) -> bool {
-        let features = [Feature::Graphs, Feature::LaunchAttributes, Feature::FunctionAttributes, Feature::Clusters];
+        let features = [
+            Feature::Graphs,
+            Feature::LaunchAttributes,
+            Feature::FunctionAttributes,
+            Feature::Clusters,
+            Feature::ExternalMemory,
+        ];
         REQUIRED.contains(&function) || features.iter().any(|feature| feature.needs().0.contains(&function))
     }
 
     #[test]
     fn every_function_that_is_called_is_looked_for_before() {
-        let source = include_str!("../device.rs");
+        let source = concat!(include_str!("../device.rs"), include_str!("bar1.rs"));
         let direct = paths_after(source, "sys::cu").into_iter().map(|name| format!("cu{name}"));
         let unknown: Vec<String> = direct.filter(|name| !is_known(name)).collect();
         assert!(unknown.is_empty(), "{unknown:?} must stand in REQUIRED or be a Feature's");

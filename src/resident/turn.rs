@@ -63,6 +63,8 @@ pub struct Sums {
     pub met: u64,
     /// Turns that were stopped.
     pub stopped: u64,
+    /// How often a known answer was right; see [`ResidentConfig::known_answer_every`](crate::ResidentConfig::known_answer_every).
+    pub known_answers: u64,
     /// Cycles of each stage that a call waits for, from the second one on; zeros where the program takes no stamps.
     pub cycles: [u64; STAGES],
 }
@@ -78,6 +80,7 @@ impl Sums {
                 calls: word(Report::Next as usize).saturating_sub(1),
                 met: word(Report::Met as usize),
                 stopped: word(Report::Stopped as usize),
+                known_answers: 0,
                 cycles: std::array::from_fn(|stage| word(Report::Cycles as usize + stage)),
             };
             // A turn that ended meanwhile has been read in part. The next one will not end as soon.
@@ -95,6 +98,7 @@ impl Sums {
             calls: self.calls - earlier.calls,
             met: self.met - earlier.met,
             stopped: self.stopped - earlier.stopped,
+            known_answers: self.known_answers - earlier.known_answers,
             cycles: std::array::from_fn(|stage| self.cycles[stage] - earlier.cycles[stage]),
         }
     }

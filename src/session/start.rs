@@ -188,6 +188,13 @@ impl Session {
         self.backend.turns()
     }
 
+    /// For tests: where a resident engine's weights lie on the GPU, and their bytes.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn weights(&self) -> Option<(u64, usize)> {
+        self.backend.weights()
+    }
+
     /// Bytes of device memory that the backend holds.
     #[must_use]
     pub fn device_memory(&self) -> u64 {

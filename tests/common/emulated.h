@@ -53,6 +53,8 @@ struct Barrier {
 struct Message {
   u32 block, offset, barrier, words, delay;
   float data[4];
+  // A run's, which is read when it arrives.
+  const unsigned char* from;
 };
 struct Fiber {
   ucontext_t context;
@@ -89,7 +91,8 @@ struct Machine {
         messages[kept++] = message;
         continue;
       }
-      memcpy(shared[message.block] + message.offset, message.data, 4 * message.words);
+      const void* from = message.from ? static_cast<const void*>(message.from) : message.data;
+      memcpy(shared[message.block] + message.offset, from, 4 * message.words);
       Barrier& barrier = barriers[{message.block, message.barrier}];
       barrier.bytes -= 4 * message.words;
       complete(barrier);
@@ -163,6 +166,8 @@ inline u64 load_word8(u64 address) { return __atomic_load_n(reinterpret_cast<con
 inline void store_word8(u64 address, u64 value) { store_unit(address, value); }
 inline u32 load_word4_of_host(u64 address) { return __atomic_load_n(reinterpret_cast<const u32*>(address), __ATOMIC_ACQUIRE); }
 inline float constant(u64 address) { return *reinterpret_cast<const float*>(address); }
+inline Words4 constant4(u64 address);
+inline Words4 constant4_ahead(u64 address) { return constant4(address); }
 inline Words4 constant4(u64 address) {
   Words4 v;
   memcpy(&v, reinterpret_cast<const void*>(address), 16);
@@ -199,7 +204,7 @@ inline bool arrived(u32 offset, u32 phase) {
 inline void send_words(u32 block, u32 offset, u32 barrier, const float* words, u32 count) {
   using namespace emulated;
   if (offset % (4 * count) || offset + 4 * count > kSharedBytes || block >= machine->blocks) abort();
-  Message message{block, offset, barrier, count, machine->next_random() % 4, {}};
+  Message message{block, offset, barrier, count, machine->next_random() % 4, {}, nullptr};
   memcpy(message.data, words, 4 * count);
   machine->messages.push_back(message);
 }
@@ -209,6 +214,13 @@ inline void send2(u32 block, u32 offset, u32 barrier, float x, float y) {
   send_words(block, offset, barrier, both, 2);
 }
 inline void send4(u32 block, u32 offset, u32 barrier, const Words4& v) { send_words(block, offset, barrier, &v.x, 4); }
+inline void written_for_runs() {}
+inline void send_run(u32 block, u32 offset, u32 barrier, u32 from, u32 bytes) {
+  using namespace emulated;
+  if (offset % 16 || from % 16 || bytes % 16 || from + bytes > kSharedBytes || offset + bytes > kSharedBytes || block >= machine->blocks) abort();
+  const u32 delay = machine->next_random() % 4;
+  machine->messages.push_back({block, offset, barrier, bytes / 4, delay, {}, machine->shared[this_block()] + from});
+}
 
 inline float as_float(u32 bits) {
   float x;

@@ -1,7 +1,7 @@
 //! The completion protocol over loom's atomics.
 
 mod atomic {
-    pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
 }
 
 /// As much of the backends as the protocol asks for.

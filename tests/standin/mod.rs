@@ -1,5 +1,6 @@
 //! Stand-in libraries, compiled in the test: TensorRT of each flavour from the headers that the crate itself was compiled with,
-//! and libcuda. They write down what is asked of them, one call a line, and compute nothing.
+//! libcuda and libvulkan. They write down what is asked of them, one call a line, and compute nothing; but libcuda plays the
+//! kernel of a resident engine.
 #![allow(dead_code)] // each test binary uses a part
 
 mod headers;
@@ -21,6 +22,10 @@ pub const CALLS: &str = "TICKRT_STANDIN_CALLS";
 pub const VERSION: &str = "TICKRT_STANDIN_VERSION";
 /// Names the step that the stand-in TensorRT is to fail in.
 pub const FAIL: &str = "TICKRT_STANDIN_FAIL";
+/// What the stand-in Vulkan lacks: see vulkan.c.
+pub const VULKAN: &str = "TICKRT_STANDIN_VULKAN";
+/// Names the file that, once it is there, has a resident engine's kernel answer wrongly.
+pub const SPOILED: &str = "TICKRT_STANDIN_SPOILED";
 /// Names the stand-in libcuda.
 const CUDA: &str = "TICKRT_STANDIN_CUDA";
 
@@ -168,12 +173,24 @@ pub fn archive(archive: &Path, object: &Path) {
 /// A stand-in libcuda that lacks some functions.
 pub fn cuda(folder: &Path, without: &[&str]) -> PathBuf {
     let library = folder.join(format!("libcuda-{}.so", without.len()));
-    let mut compiler = Command::new("cc");
-    compiler.args(["-std=gnu11", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]);
+    let mut compiler = c_compiler();
     // cudarc opens `libcuda.so`: the linker takes what is loaded under this name already.
     compiler.arg("-Wl,-soname,libcuda.so").args(without.iter().map(|name| format!("-DWITHOUT_{name}")));
     succeed(compiler.arg("-o").arg(&library).arg(root().join("tests/standin/cuda.c")));
     library
+}
+
+/// A stand-in Vulkan: the loader and the driver in one.
+fn vulkan(folder: &Path) {
+    let mut compiler = c_compiler();
+    compiler.arg("-o").arg(folder.join("libvulkan.so.1"));
+    succeed(compiler.arg(root().join("tests/standin/vulkan.c")));
+}
+
+fn c_compiler() -> Command {
+    let mut compiler = Command::new("cc");
+    compiler.args(["-std=gnu11", "-shared", "-fPIC", "-pthread", "-Wall", "-Wextra", "-Werror"]);
+    compiler
 }
 
 /// What the command prints, after it has succeeded.
@@ -195,7 +212,7 @@ impl Child {
         let mut command = Command::new(std::env::current_exe().unwrap());
         let folder = tempfile::tempdir().unwrap();
         command.args(["--ignored", "--exact", test, "--nocapture"]).env(CALLS, folder.path().join("calls"));
-        for variable in ["TENSORRT_ROOT", "TICKRT_TENSORRT", VERSION, FAIL, CUDA] {
+        for variable in ["TENSORRT_ROOT", "TICKRT_TENSORRT", VERSION, FAIL, CUDA, VULKAN, SPOILED] {
             command.env_remove(variable);
         }
         Self { command, folder }
@@ -209,6 +226,15 @@ impl Child {
     pub fn with_cuda(mut self, without: &[&str]) -> Self {
         let library = cuda(self.folder.path(), without);
         self.command.env(CUDA, library);
+        self
+    }
+
+    /// Where the loader looks first.
+    pub fn with_vulkan(mut self) -> Self {
+        vulkan(self.folder.path());
+        let before = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+        let folders = std::iter::once(self.folder.path().to_path_buf()).chain(std::env::split_paths(&before));
+        self.command.env("LD_LIBRARY_PATH", std::env::join_paths(folders).unwrap());
         self
     }
 

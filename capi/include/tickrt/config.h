@@ -63,6 +63,14 @@ TICKRT_MUST_USE tickrt_error *tickrt_config_set_resident_turn_ns(tickrt_config *
 /* Whether a resident engine may start on a GPU on which another process computes. */
 TICKRT_MUST_USE tickrt_error *tickrt_config_set_resident_share_gpu(tickrt_config *config, bool share_gpu);
 
+/* Whether calls of a resident engine are written into the GPU's memory, through its BAR1, instead of the host's: sooner seen. Needs
+ * the driver's Vulkan part, or the engine does not start (TICKRT_UNAVAILABLE). For engines built with --resident-asks each. */
+TICKRT_MUST_USE tickrt_error *tickrt_config_set_resident_bar1(tickrt_config *config, bool bar1);
+
+/* How often a resident engine is asked a question whose answer is known, 1 s unless set; 0: never. If the answer has changed,
+ * calls end with TICKRT_WRONG_ANSWER, and a chain goes on to its next entry. */
+TICKRT_MUST_USE tickrt_error *tickrt_config_set_resident_known_answer_ns(tickrt_config *config, uint64_t every_ns);
+
 /* Calls made at start. */
 TICKRT_MUST_USE tickrt_error *tickrt_config_set_warm_up(tickrt_config *config, size_t calls);
 

@@ -87,6 +87,10 @@ class Config {
         return keep(tickrt_config_set_resident_turn_ns(get(), static_cast<std::uint64_t>(turn.count())));
     }
     Config &resident_share_gpu(bool share) { return keep(tickrt_config_set_resident_share_gpu(get(), share)); }
+    Config &resident_bar1(bool bar1) { return keep(tickrt_config_set_resident_bar1(get(), bar1)); }
+    Config &resident_known_answer(std::chrono::nanoseconds every) {
+        return keep(tickrt_config_set_resident_known_answer_ns(get(), static_cast<std::uint64_t>(every.count())));
+    }
     Config &warm_up(std::size_t calls) { return keep(tickrt_config_set_warm_up(get(), calls)); }
     Config &device(std::size_t device) { return keep(tickrt_config_set_device(get(), device)); }
     Config &cpu_threads(std::size_t threads) { return keep(tickrt_config_set_cpu_threads(get(), threads)); }

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
+use super::known_answer::KnownAnswer;
 use crate::backend::LAST_CALL;
 use crate::device::{Cluster, Function, Module, Stream};
 use crate::error::{Error, ErrorKind, Result};
@@ -24,6 +25,8 @@ pub(super) struct Parts {
     pub(super) cluster: Cluster,
     pub(super) turn: Turn,
     pub(super) report: ReportWords,
+    /// Behind what its turns run on: dropped when they have ended.
+    pub(super) known_answer: Option<KnownAnswer>,
 }
 
 /// The words that turns add up, where the device writes them.
@@ -54,7 +57,7 @@ pub(super) struct Turns {
     shared: Arc<Shared>,
     thread: Thread,
     /// Whether everything on the stream has ended when the thread has.
-    ended: JoinHandle<bool>,
+    ended: Option<JoinHandle<bool>>,
     last_turns: Duration,
 }
 
@@ -64,6 +67,7 @@ struct Shared {
     /// The call that comes next: those before it are to be answered, whatever else is asked.
     next: AtomicU64,
     failed: OnceLock<Error>,
+    known_answers: AtomicU64,
 }
 
 /// What is asked of the thread, in [`Shared::asked`].
@@ -97,13 +101,18 @@ impl Turns {
         let ended = std::thread::Builder::new().name("tickrt-turns".into()).spawn(serve).map_err(|error| {
             Error::new(ErrorKind::Io, "start the thread that queues a resident engine's turns").got(error.to_string())
         })?;
-        Ok(Self { shared, thread: ended.thread().clone(), ended, last_turns })
+        Ok(Self { shared, thread: ended.thread().clone(), ended: Some(ended), last_turns })
     }
 
     /// What the device or the driver said, once something has failed. Data plane: one load.
     #[inline]
     pub(super) fn failed(&self) -> Option<Error> {
         self.shared.failed.get().cloned()
+    }
+
+    /// How often what is known was answered rightly.
+    pub(super) fn known_answers(&self) -> u64 {
+        self.shared.known_answers.load(Ordering::Relaxed)
     }
 
     /// No further turns are queued once all calls before `next` are answered.
@@ -126,19 +135,28 @@ impl Turns {
     pub(super) fn end(&self) -> bool {
         self.ask(END);
         let until = Instant::now() + 2 * self.last_turns;
-        while !self.ended.is_finished() {
+        while self.ended.as_ref().is_some_and(|ended| !ended.is_finished()) {
             if Instant::now() > until {
                 return false;
             }
             std::thread::sleep(Duration::from_micros(100));
         }
-        self.shared.failed.get().is_none()
+        self.shared.failed.get().is_none_or(|error| error.kind() == ErrorKind::WrongAnswer)
     }
 
     fn ask(&self, what: u8) {
         // Release pairs with the thread's acquire: of a rest it sees whose call comes next.
         self.shared.asked.store(what, Ordering::Release);
         self.thread.unpark();
+    }
+}
+
+impl Drop for Turns {
+    fn drop(&mut self) {
+        // Who unloads the library next must find nothing of the thread.
+        if let Some(ended) = self.ended.take_if(|ended| ended.is_finished()) {
+            let _ = ended.join();
+        }
     }
 }
 
@@ -159,7 +177,12 @@ impl Queue {
                 _ => self.fill(),
             };
             if let Err(error) = done {
+                // Then the driver is well, and the turns end as they do otherwise.
+                let ends_well = error.kind() == ErrorKind::WrongAnswer;
                 let _ = self.shared.failed.set(error);
+                if ends_well {
+                    break;
+                }
                 std::mem::forget(self);
                 return false;
             }
@@ -182,10 +205,16 @@ impl Queue {
             if abandoned(self) {
                 return Ok(());
             }
-            let Parts { stream, kernel, cluster, turn, .. } = &self.parts;
-            // SAFETY: every address lies in the backend's `Memory`, which outlives this thread; the module is loaded.
-            unsafe { kernel.launch_cluster(stream, *cluster, turn)? };
+            let Parts { stream, kernel, cluster, turn, known_answer, .. } = &mut self.parts;
+            // SAFETY: every address lies in the backend's `Memory`, which outlives this thread, or in what is asked, which the
+            // thread drops behind the stream's work; the module is loaded.
+            let launch = |turn: &Turn| unsafe { kernel.launch_cluster(stream, *cluster, turn) };
+            known_answer.as_mut().and_then(KnownAnswer::ask).map_or(Ok(()), launch)?;
+            launch(turn)?;
             self.queued += 1;
+        }
+        if let Some(known_answer) = &mut self.parts.known_answer {
+            self.shared.known_answers.store(known_answer.look()?, Ordering::Relaxed);
         }
         if abandoned(self) {
             return Ok(());

@@ -9,8 +9,8 @@ use tickrt::onnx::Model;
 use tickrt::resident::Artefact;
 use tickrt::resident::artefact::Facts;
 use tickrt::{
-    BackendKind, Counters, Engine, ErrorKind, Metrics, Normalization, Plan, Predictor, Session, SessionConfig, Shapes,
-    Sidecar,
+    BackendKind, Counters, Engine, ErrorKind, Metrics, Normalization, Plan, Predictor, ResidentConfig, Session,
+    SessionConfig, Shapes, Sidecar,
 };
 
 use crate::args;
@@ -25,6 +25,9 @@ pub struct ChainArgs {
     /// The resident engine, built by `build --resident`
     #[arg(long, value_name = "FILE")]
     pub resident: Option<PathBuf>,
+    /// Calls of the resident engine go into the GPU's memory, through its BAR1: sooner, where the driver's Vulkan part is there
+    #[arg(long = "resident-bar1", alias = "resident_bar1", requires = "resident")]
+    pub resident_bar1: bool,
     /// The model, for ONNX Runtime
     #[arg(long, value_name = "FILE")]
     pub onnx: Option<PathBuf>,
@@ -148,6 +151,7 @@ impl ChainArgs {
             device: self.device,
             cpu_threads: self.threads,
             wait_limit: Duration::from_secs(10),
+            resident: ResidentConfig { bar1: self.resident_bar1, ..ResidentConfig::default() },
             ..SessionConfig::default()
         })
     }

@@ -28,6 +28,8 @@ const REGISTERS_OF_THREAD: u32 = 255;
 const OTHER_REGISTERS: u32 = 64;
 /// Bytes up to which each block keeps a value of its own in shared memory.
 const OWN_WHOLE: u32 = 8192;
+/// Messages of 16 bytes, of all threads of a block, from which a gather goes in runs: one message a thread is sooner there.
+const RUNS_FROM: u32 = 2;
 /// Stamps that a report has room for.
 const STAMPS: usize = 12;
 
@@ -92,6 +94,24 @@ pub(super) struct Layout {
     pub(super) row_pitch: u32,
     pub(super) plane: u32,
     pub(super) plane_pitch: u32,
+}
+
+impl Layout {
+    /// Where element `i` of the value lies, in floats.
+    fn place(&self, i: u32) -> u32 {
+        let Self { row, row_pitch, plane, plane_pitch } = *self;
+        i / plane * plane_pitch + i % plane / row * row_pitch + i % row
+    }
+
+    /// Floats from the beginning to the end of a block's share of `each`, whole fours, of the longest.
+    fn longest_share(&self, count: u32, each: u32, blocks: u32) -> u32 {
+        let shares = (0..blocks).map(|rank| rank * each).filter(|&before| before < count);
+        let floats = |before: u32| {
+            let own = each.min(count - before).next_multiple_of(4);
+            self.place(before + own - 4) + 4 - self.place(before)
+        };
+        shares.map(floats).max().unwrap_or(0)
+    }
 }
 
 impl Step {
@@ -281,9 +301,14 @@ impl<'network> Plan<'network> {
         let (from, barriers) = (self.share(id), self.barriers()?);
         let Place { count, each, .. } = self.place(id);
         self.hears(count.div_ceil(each));
+        let staged_bytes = layout.longest_share(count, each, self.blocks) * 4;
+        let runs = self.blocks > 1 && count.div_ceil(4) >= RUNS_FROM * self.threads;
+        let staged = if runs { self.room(2 * staged_bytes) } else { 0 };
         let numbers = self
             .common(id)
             .int("from", from)
+            .int("staged", staged)
+            .int("staged_bytes", staged_bytes)
             .int("to", whole.offset)
             .int("to_bytes", whole.copy_bytes)
             .int("row", layout.row)
@@ -293,7 +318,7 @@ impl<'network> Plan<'network> {
             .int("barriers", barriers);
         let note = format!("{} floats to every block", self.place(id).count);
         let is_ahead = self.is_ahead || self.is_there_ahead(id);
-        self.step_at(is_ahead, "Gather", numbers, true, false, note);
+        self.step_at(is_ahead, if runs { "GatherRuns" } else { "Gather" }, numbers, true, false, note);
         Ok(())
     }
 

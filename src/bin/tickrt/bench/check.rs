@@ -91,7 +91,7 @@ fn label(record: &Record) -> String {
 
 fn same(a: &Record, b: &Record) -> bool {
     is_plain(a)
-        && (&a.path, &a.precision, &a.semantics) == (&b.path, &b.precision, &b.semantics)
+        && (&a.path, &a.precision, &a.semantics, &a.input) == (&b.path, &b.precision, &b.semantics, &b.input)
         && (a.batch, a.threads) == (b.batch, b.threads)
         && a.model_sha256 == b.model_sha256
 }

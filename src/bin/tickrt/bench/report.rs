@@ -247,6 +247,7 @@ pub fn records(args: &Args, paths: &[Path], beside: &Beside) -> Outcome<Vec<Reco
                 _ => "window",
             }
             .to_owned(),
+            input: if path.way == Way::Resident && args.chain.resident_bar1 { "bar1" } else { "host" }.to_owned(),
             batch,
             threads: match path.way {
                 Way::OrtCpu => cpu_threads(args.chain.threads),
