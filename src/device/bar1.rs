@@ -7,7 +7,7 @@
 
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ash::vk;
 use cudarc::driver::result::{self, DriverError};
@@ -161,10 +161,59 @@ fn import(vulkan: &Vulkan, bytes: usize) -> Result<(sys::CUexternalMemory, sys::
 struct Vulkan {
     host: NonNull<u8>,
     memory: vk::DeviceMemory,
+    gpu: Arc<Gpu>,
+}
+
+/// A GPU as Vulkan has it, made once and kept to the end of the process: after some thirty times NVIDIA's driver is not loaded again.
+struct Gpu {
+    uuid: [u8; vk::UUID_SIZE],
+    /// The type of its memory that the host sees.
+    kind: u32,
     device: ash::Device,
-    instance: ash::Instance,
+    exports: ash::khr::external_memory_fd::Device,
     /// The loaded library.
     _entry: ash::Entry,
+}
+
+static GPUS: Mutex<Vec<Arc<Gpu>>> = Mutex::new(Vec::new());
+
+const OPAQUE_FD: vk::ExternalMemoryHandleTypeFlags = vk::ExternalMemoryHandleTypeFlags::OPAQUE_FD;
+
+impl Vulkan {
+    fn allocate(uuid: [u8; vk::UUID_SIZE], bytes: usize) -> Result<Self, Missing> {
+        let gpu = Gpu::with(uuid)?;
+        let mut export = vk::ExportMemoryAllocateInfo::default().handle_types(OPAQUE_FD);
+        let info = vk::MemoryAllocateInfo::default()
+            .allocation_size(bytes as u64)
+            .memory_type_index(gpu.kind)
+            .push_next(&mut export);
+        // SAFETY: the structures live beyond the call; freed in `Drop` or below.
+        let memory = unsafe { gpu.device.allocate_memory(&info, None) }.map_err(|error| {
+            Missing::Memory(said(&format!("no {} of such memory to export", mib(bytes as u64)), error))
+        })?;
+        // SAFETY: host visible, mapped once, whole.
+        unsafe { gpu.device.map_memory(memory, 0, vk::WHOLE_SIZE, vk::MemoryMapFlags::empty()) }
+            .map_err(|error| said("memory that is not mapped", error))
+            .and_then(|host| NonNull::new(host.cast()).ok_or_else(|| "memory mapped nowhere".to_owned()))
+            // SAFETY: allocated above, in use by nobody.
+            .inspect_err(|_| unsafe { gpu.device.free_memory(memory, None) })
+            .map_err(Missing::Memory)
+            .map(|host| Self { host, memory, gpu: Arc::clone(&gpu) })
+    }
+
+    fn export(&self) -> Result<OwnedFd, Missing> {
+        let info = vk::MemoryGetFdInfoKHR::default().memory(self.memory).handle_type(OPAQUE_FD);
+        // SAFETY: allocated for export with this type; the descriptor is the caller's.
+        unsafe { self.gpu.exports.get_memory_fd(&info).map(|fd| OwnedFd::from_raw_fd(fd)) }
+            .map_err(|error| Missing::Memory(said("memory that is not exported", error)))
+    }
+}
+
+impl Drop for Vulkan {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `allocate`, freed once, which unmaps it.
+        unsafe { self.gpu.device.free_memory(self.memory, None) };
+    }
 }
 
 impl std::fmt::Debug for Vulkan {
@@ -173,59 +222,41 @@ impl std::fmt::Debug for Vulkan {
     }
 }
 
-const OPAQUE_FD: vk::ExternalMemoryHandleTypeFlags = vk::ExternalMemoryHandleTypeFlags::OPAQUE_FD;
+impl Gpu {
+    fn with(uuid: [u8; vk::UUID_SIZE]) -> Result<Arc<Self>, Missing> {
+        let mut all = GPUS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gpu) = all.iter().find(|gpu| gpu.uuid == uuid) {
+            return Ok(Arc::clone(gpu));
+        }
+        let gpu = Arc::new(Self::open(uuid)?);
+        all.push(Arc::clone(&gpu));
+        Ok(gpu)
+    }
 
-impl Vulkan {
-    /// On the GPU with that UUID.
-    fn allocate(uuid: [u8; vk::UUID_SIZE], bytes: usize) -> Result<Self, Missing> {
+    fn open(uuid: [u8; vk::UUID_SIZE]) -> Result<Self, Missing> {
         // SAFETY: opens libvulkan; the loader runs its initialisers, as every Vulkan program does.
         let entry =
             unsafe { ash::Entry::load() }.map_err(|error| Missing::Vulkan(format!("no libvulkan.so.1: {error}")))?;
         let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_1);
-        // SAFETY: the structures live beyond the call; what is made is given back in `Drop`, or here where no more comes of it.
-        let instance =
-            unsafe { entry.create_instance(&vk::InstanceCreateInfo::default().application_info(&application), None) }
-                .map_err(|error| Missing::Vulkan(said("no Vulkan driver", error)))?;
+        let info = vk::InstanceCreateInfo::default().application_info(&application);
+        // SAFETY: the structures live beyond the call.
+        let instance = unsafe { entry.create_instance(&info, None) }
+            .map_err(|error| Missing::Vulkan(said("no Vulkan driver", error)))?;
         let made = on(&instance, uuid).and_then(|(gpu, kind)| {
             let queue = [vk::DeviceQueueCreateInfo::default().queue_family_index(0).queue_priorities(&[1.0])];
             let extensions = [ash::khr::external_memory_fd::NAME.as_ptr()];
             let info = vk::DeviceCreateInfo::default().queue_create_infos(&queue).enabled_extension_names(&extensions);
             // SAFETY: as above; every GPU has a queue of family 0.
-            let device = unsafe { instance.create_device(gpu, &info, None) }.map_err(|error| {
+            unsafe { instance.create_device(gpu, &info, None) }.map(|device| (kind, device)).map_err(|error| {
                 Missing::Vulkan(said("no device that exports memory (VK_KHR_external_memory_fd)", error))
-            })?;
-            mapped(&device, kind, bytes).map(|(memory, host)| (device.clone(), memory, host)).inspect_err(|_| {
-                // SAFETY: nothing of it is in use.
-                unsafe { device.destroy_device(None) }
             })
         });
-        match made {
-            Ok((device, memory, host)) => Ok(Self { host, memory, device, instance, _entry: entry }),
-            Err(error) => {
-                // SAFETY: nothing of it is in use.
-                unsafe { instance.destroy_instance(None) };
-                Err(error)
-            }
-        }
-    }
-
-    fn export(&self) -> Result<OwnedFd, Missing> {
-        let info = vk::MemoryGetFdInfoKHR::default().memory(self.memory).handle_type(OPAQUE_FD);
-        let extension = ash::khr::external_memory_fd::Device::new(&self.instance, &self.device);
-        // SAFETY: allocated for export with this type; the descriptor is the caller's.
-        unsafe { extension.get_memory_fd(&info).map(|fd| OwnedFd::from_raw_fd(fd)) }
-            .map_err(|error| Missing::Memory(said("memory that is not exported", error)))
-    }
-}
-
-impl Drop for Vulkan {
-    fn drop(&mut self) {
-        // SAFETY: made in `allocate`, given back once, in reverse order. Freeing unmaps.
-        unsafe {
-            self.device.free_memory(self.memory, None);
-            self.device.destroy_device(None);
-            self.instance.destroy_instance(None);
-        }
+        let (kind, device) = made.inspect_err(|_| {
+            // SAFETY: nothing of it is in use.
+            unsafe { instance.destroy_instance(None) }
+        })?;
+        let exports = ash::khr::external_memory_fd::Device::new(&instance, &device);
+        Ok(Self { uuid, kind, device, exports, _entry: entry })
     }
 }
 
@@ -268,22 +299,6 @@ fn on(instance: &ash::Instance, uuid: [u8; vk::UUID_SIZE]) -> Result<(vk::Physic
         })
         .map(|kind| (gpu, kind as u32))
         .ok_or_else(|| Missing::Memory("no memory of the GPU that the host sees".to_owned()))
-}
-
-fn mapped(device: &ash::Device, kind: u32, bytes: usize) -> Result<(vk::DeviceMemory, NonNull<u8>), Missing> {
-    let mut export = vk::ExportMemoryAllocateInfo::default().handle_types(OPAQUE_FD);
-    let info =
-        vk::MemoryAllocateInfo::default().allocation_size(bytes as u64).memory_type_index(kind).push_next(&mut export);
-    // SAFETY: the structures live beyond the call; freed in `Vulkan`'s drop or below.
-    let memory = unsafe { device.allocate_memory(&info, None) }
-        .map_err(|error| Missing::Memory(said(&format!("no {} of such memory to export", mib(bytes as u64)), error)))?;
-    // SAFETY: host visible, mapped once, whole.
-    unsafe { device.map_memory(memory, 0, vk::WHOLE_SIZE, vk::MemoryMapFlags::empty()) }
-        .map_err(|error| said("memory that is not mapped", error))
-        .and_then(|host| NonNull::new(host.cast()).ok_or_else(|| "memory mapped nowhere".to_owned()))
-        .map_err(Missing::Memory)
-        .map(|host| (memory, host))
-        .inspect_err(|_| unsafe { device.free_memory(memory, None) })
 }
 
 fn said(what: &str, error: vk::Result) -> String {
