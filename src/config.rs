@@ -59,14 +59,15 @@ pub struct ResidentConfig {
     /// wait for that.
     pub share_gpu: bool,
     /// Whether calls are written into the GPU's memory, through its BAR1, instead of the host's, which the kernel polls across
-    /// PCIe: a call is seen some 0.3 to 0.8 µs sooner, and always as soon. It needs the driver's Vulkan part; where that
-    /// is missing the engine does not start, with [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable). The first such engine of a
-    /// process takes half a second more to start. For engines that were built with `--resident-asks each`: blocks do not get in each other's way there.
+    /// PCIe: a call is seen some 0.3 to 0.8 µs sooner, and always as soon (`benches/probes/resident.md`). It needs the driver's Vulkan
+    /// part; where that is missing the engine does not start, with [`ErrorKind::Unavailable`]. The first such engine of a process
+    /// takes half a second more to start. For engines that were built with `--resident-asks each`: blocks do not get in each
+    /// other's way there.
     pub bar1: bool,
     /// How often a turn of its own asks, between two others, a question whose answer is known from the start, 1 s unless set; zero:
     /// never. If the answer has changed, something has overwritten the weights on the GPU: calls end with
-    /// [`ErrorKind::WrongAnswer`](crate::ErrorKind::WrongAnswer) from then on, and a chain goes on to its next entry. A call that
-    /// comes just then waits for one more launch, and for what is computed ahead where the engine keeps a window.
+    /// [`ErrorKind::WrongAnswer`] from then on, and a chain goes on to its next entry. A call that comes just then waits for one
+    /// more launch, and for what is computed ahead where the engine keeps a window.
     pub known_answer_every: Duration,
     /// For tests: how many calls the numbers of the first ones are ahead.
     #[doc(hidden)]
