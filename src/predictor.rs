@@ -513,6 +513,7 @@ impl Predictor {
         for entry in &mut self.entries {
             // A kernel that has ended with an error does not come back.
             if let Some(error) = entry.session.resident_failure() {
+                entry.distrusted = error.kind() == ErrorKind::WrongAnswer;
                 (entry.failed, entry.reason) = (true, Some(error));
             }
         }

@@ -55,6 +55,7 @@ fn config() -> SessionConfig {
     let mut resident = ResidentConfig { share_gpu: true, bar1: through_bar1(), ..ResidentConfig::default() };
     if under_a_tool() {
         resident.turn = Duration::from_secs(1);
+        resident.known_answer_every = Duration::ZERO;
         return SessionConfig { resident, wait_limit: Duration::from_secs(60), warm_up: 0, ..SessionConfig::default() };
     }
     SessionConfig { resident, wait_limit: Duration::from_secs(5), ..SessionConfig::default() }

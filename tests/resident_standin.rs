@@ -184,8 +184,18 @@ fn child_starts_in_vain() {
 #[ignore = "a child's"]
 fn child_has_its_weights_spoiled() {
     let config = config();
-    let resident = ResidentConfig { known_answer_every: Duration::from_millis(5), ..config.resident };
     let files = open_files();
+    // Once, at the start.
+    let resident = ResidentConfig { known_answer_every: Duration::MAX, ..config.resident };
+    let mut session = start(&SessionConfig { resident, ..config.clone() }).unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while session.turns().unwrap().turns < 20 {
+        session.infer(&[1.0_f32; 8], &mut [0.0_f32; 8]).unwrap();
+        assert!(Instant::now() < until, "{:?}", session.turns());
+    }
+    assert_eq!(session.turns().unwrap().known_answers, 1);
+    drop(session);
+    let resident = ResidentConfig { known_answer_every: Duration::from_millis(5), ..config.resident };
     let mut session = start(&SessionConfig { resident, ..config }).unwrap();
     let until = Instant::now() + Duration::from_secs(20);
     for call in 0.. {

@@ -104,7 +104,8 @@ impl Resident {
             report: memory.report_words(),
             known_answer,
         })?;
-        let taken = free_before.saturating_sub(device.memory()?.free);
+        // Turns are on their way: nothing may fail any more.
+        let taken = device.memory().map_or(0, |now| free_before.saturating_sub(now.free));
         let device_memory = taken.max(device.allocated().saturating_sub(allocated_before));
         Ok(Self {
             device_side: Quarantine::new(DeviceSide { turns, memory, _room: room, device_memory }),

@@ -134,9 +134,13 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
     let threads = options.threads.unwrap_or(if job.in_time().iter().all(of_sums) { 256 } else { 512 });
     let mut refused = None;
     for blocks in sizes {
-        match Plan::new(&job, hardware, blocks, threads, options.asks).and_then(|plan| plan.finish(options.stamps)) {
-            Ok(program) => return Ok(program),
-            Err(error) => refused = Some(refused.unwrap_or(error)),
+        // Runs want room for shares that are laid out once more.
+        for runs in [true, false] {
+            let plan = Plan::new(&job, hardware, blocks, threads, options.asks, runs);
+            match plan.and_then(|plan| plan.finish(options.stamps)) {
+                Ok(program) => return Ok(program),
+                Err(error) => refused = Some(refused.unwrap_or(error)),
+            }
         }
     }
     Err(refused.unwrap_or_else(|| unsupported("no block".into())))

@@ -68,7 +68,7 @@ TICKRT_MUST_USE tickrt_error *tickrt_config_set_resident_share_gpu(tickrt_config
 TICKRT_MUST_USE tickrt_error *tickrt_config_set_resident_bar1(tickrt_config *config, bool bar1);
 
 /* How often a resident engine is asked a question whose answer is known, 1 s unless set; 0: never. If the answer has changed,
- * calls end with TICKRT_WRONG_ANSWER, and a chain goes on to its next entry. */
+ * calls submitted from then on end with TICKRT_WRONG_ANSWER, and a chain goes on to its next entry. */
 TICKRT_MUST_USE tickrt_error *tickrt_config_set_resident_known_answer_ns(tickrt_config *config, uint64_t every_ns);
 
 /* Calls made at start. */

@@ -26,11 +26,14 @@ const SLOTS: usize = 2;
 /// Owns what its turns use: to be dropped when they have ended.
 pub(super) struct KnownAnswer {
     every: Duration,
-    due: Instant,
+    /// `None`: never again.
+    due: Option<Instant>,
     /// How often it was asked: the number of its last call.
     asked: u64,
     /// How often it was answered, rightly.
     answered: u64,
+    /// Its turns that have ended.
+    turns: u64,
     /// The first answer's words.
     known: Vec<u32>,
     turn: Turn,
@@ -94,17 +97,17 @@ impl KnownAnswer {
                 slot.inputs[0].start.cast::<u32>().as_ptr().copy_from_nonoverlapping(words, question.words.len());
             }
         }
-        let (due, known) = (Instant::now(), Vec::new());
+        let (due, known) = (Some(Instant::now()), Vec::new());
         let _memory = (memory, progress, state);
-        Ok(Self { every, due, asked: 0, answered: 0, known, turn, slots, question, report, _memory })
+        Ok(Self { every, due, asked: 0, answered: 0, turns: 0, known, turn, slots, question, report, _memory })
     }
 
     /// Where it is time again: the turn that asks, for which everything lies ready.
     pub(super) fn ask(&mut self) -> Option<&Turn> {
-        if self.asked > self.answered || Instant::now() < self.due {
+        if self.asked > self.answered || self.due.is_none_or(|due| Instant::now() < due) {
             return None;
         }
-        self.due = Instant::now() + self.every;
+        self.due = Instant::now().checked_add(self.every);
         self.asked += 1;
         let (question, end) = (self.units(self.asked), self.units(self.asked + 1));
         self.question.send(question, self.asked);
@@ -119,14 +122,20 @@ impl KnownAnswer {
     pub(super) fn look(&mut self) -> Result<u64> {
         // SAFETY: made with so many words, and they live as long as `self`.
         let report = unsafe { ReportWords::new(self.report.host(0)) };
-        if self.asked == self.answered || report.read(Report::Turns as usize) < self.asked {
+        if self.asked == self.answered || report.read(Report::Turns as usize) < self.turns + 1 {
+            return Ok(self.answered);
+        }
+        self.turns += 1;
+        if report.read(Report::Next as usize) == self.asked {
+            // Something held the GPU up so long that the turn was broken off (`kGrace` in kernels/resident/turn.cuh): another time.
+            self.asked -= 1;
             return Ok(self.answered);
         }
         let units = self.answer();
         let mut words = vec![0; units.len()];
         in_band::unpack(units, &mut words);
         if in_band::finished(units, self.asked).is_none() {
-            return Err(wrong("an answer", "none: its turn ended before".to_owned()));
+            return Err(wrong("an answer", "none, or one of another call".to_owned()));
         }
         if self.known.is_empty() {
             self.known = words;

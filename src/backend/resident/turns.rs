@@ -1,7 +1,7 @@
 //! The thread that keeps two turns of a kernel queued. Who makes calls has nothing to do with it: nothing here is waited for.
 
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -56,8 +56,7 @@ impl ReportWords {
 pub(super) struct Turns {
     shared: Arc<Shared>,
     thread: Thread,
-    /// Whether everything on the stream has ended when the thread has.
-    ended: Option<JoinHandle<bool>>,
+    ended: Option<JoinHandle<()>>,
     last_turns: Duration,
 }
 
@@ -66,7 +65,12 @@ struct Shared {
     asked: AtomicU8,
     /// The call that comes next: those before it are to be answered, whatever else is asked.
     next: AtomicU64,
+    /// What the driver or the device said: nothing is given back then.
     failed: OnceLock<Error>,
+    /// The known answer has changed: no turns are queued any more, and what is there ends as it does otherwise.
+    distrusted: OnceLock<Error>,
+    /// Everything on the stream has ended, and with it what the thread had.
+    ended_well: AtomicBool,
     known_answers: AtomicU64,
 }
 
@@ -96,7 +100,7 @@ impl Turns {
         let cores = thread::allowed_cores();
         let serve = move || {
             thread::step_back(&cores);
-            queue.serve()
+            queue.serve();
         };
         let ended = std::thread::Builder::new().name("tickrt-turns".into()).spawn(serve).map_err(|error| {
             Error::new(ErrorKind::Io, "start the thread that queues a resident engine's turns").got(error.to_string())
@@ -104,10 +108,11 @@ impl Turns {
         Ok(Self { shared, thread: ended.thread().clone(), ended: Some(ended), last_turns })
     }
 
-    /// What the device or the driver said, once something has failed. Data plane: one load.
+    /// What the device or the driver said, once something has failed, or that the engine's answers are not to be trusted. Data plane:
+    /// two loads.
     #[inline]
     pub(super) fn failed(&self) -> Option<Error> {
-        self.shared.failed.get().cloned()
+        self.shared.failed.get().or_else(|| self.shared.distrusted.get()).cloned()
     }
 
     /// How often what is known was answered rightly.
@@ -141,7 +146,8 @@ impl Turns {
             }
             std::thread::sleep(Duration::from_micros(100));
         }
-        self.shared.failed.get().is_none_or(|error| error.kind() == ErrorKind::WrongAnswer)
+        // Acquire pairs with the thread's release.
+        self.shared.ended_well.load(Ordering::Acquire)
     }
 
     fn ask(&self, what: u8) {
@@ -161,14 +167,13 @@ impl Drop for Turns {
 }
 
 impl Queue {
-    fn serve(mut self) -> bool {
+    fn serve(mut self) {
         let pause = Duration::from_nanos(self.parts.turn.limit_ns) / 4;
         loop {
             let done = match self.shared.asked.load(Ordering::Acquire) {
                 ABANDON => {
                     // Its drop would call the driver.
-                    std::mem::forget(self);
-                    return false;
+                    return std::mem::forget(self);
                 }
                 END => break,
                 // What ended meanwhile may have left a call unanswered. A turn that finds the sign to end does so at once.
@@ -177,25 +182,23 @@ impl Queue {
                 _ => self.fill(),
             };
             if let Err(error) = done {
-                // Then the driver is well, and the turns end as they do otherwise.
-                let ends_well = error.kind() == ErrorKind::WrongAnswer;
-                let _ = self.shared.failed.set(error);
-                if ends_well {
+                if error.kind() == ErrorKind::WrongAnswer {
+                    let _ = self.shared.distrusted.set(error);
                     break;
                 }
-                std::mem::forget(self);
-                return false;
+                let _ = self.shared.failed.set(error);
+                return std::mem::forget(self);
             }
             std::thread::park_timeout(pause);
         }
-        match self.parts.stream.settle(self.last_turns) {
-            Ok(()) => true,
-            Err(error) => {
-                let _ = self.shared.failed.set(error);
-                std::mem::forget(self);
-                false
-            }
+        let settled = self.parts.stream.settle(self.last_turns);
+        if settled.is_err() || self.shared.asked.load(Ordering::Acquire) == ABANDON {
+            settled.err().map(|error| self.shared.failed.set(error));
+            return std::mem::forget(self);
         }
+        let shared = Arc::clone(&self.shared);
+        drop(self);
+        shared.ended_well.store(true, Ordering::Release);
     }
 
     /// Queues turns until there are enough of them.
@@ -205,11 +208,13 @@ impl Queue {
             if abandoned(self) {
                 return Ok(());
             }
+            // Behind a rest a call waits for the first turn.
+            let is_awaited = self.queued > 0 && self.queued == self.word(Report::Turns);
             let Parts { stream, kernel, cluster, turn, known_answer, .. } = &mut self.parts;
             // SAFETY: every address lies in the backend's `Memory`, which outlives this thread, or in what is asked, which the
             // thread drops behind the stream's work; the module is loaded.
             let launch = |turn: &Turn| unsafe { kernel.launch_cluster(stream, *cluster, turn) };
-            known_answer.as_mut().and_then(KnownAnswer::ask).map_or(Ok(()), launch)?;
+            known_answer.as_mut().filter(|_| !is_awaited).and_then(KnownAnswer::ask).map_or(Ok(()), launch)?;
             launch(turn)?;
             self.queued += 1;
         }

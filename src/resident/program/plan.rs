@@ -43,6 +43,8 @@ pub(super) struct Plan<'network> {
     job: &'network Job,
     pub(super) blocks: u32,
     asks: Asks,
+    /// Whether long shares may go in runs.
+    runs: bool,
     pub(super) threads: u32,
     pub(super) constants: Vec<u8>,
     hardware: Hardware,
@@ -139,7 +141,14 @@ struct Step {
 
 impl<'network> Plan<'network> {
     /// Everything but the text around it.
-    pub(super) fn new(job: &'network Job, hardware: Hardware, blocks: u32, threads: u32, asks: Asks) -> Result<Self> {
+    pub(super) fn new(
+        job: &'network Job,
+        hardware: Hardware,
+        blocks: u32,
+        threads: u32,
+        asks: Asks,
+        runs: bool,
+    ) -> Result<Self> {
         let network = &job.network;
         let share = |count: u32| match count {
             _ if blocks == 1 || count <= 32 => count,
@@ -153,6 +162,7 @@ impl<'network> Plan<'network> {
             blocks,
             threads,
             asks,
+            runs,
             constants: Vec::new(),
             hardware,
             places,
@@ -302,7 +312,7 @@ impl<'network> Plan<'network> {
         let Place { count, each, .. } = self.place(id);
         self.hears(count.div_ceil(each));
         let staged_bytes = layout.longest_share(count, each, self.blocks) * 4;
-        let runs = self.blocks > 1 && count.div_ceil(4) >= RUNS_FROM * self.threads;
+        let runs = self.runs && self.blocks > 1 && count.div_ceil(4) >= RUNS_FROM * self.threads;
         let staged = if runs { self.room(2 * staged_bytes) } else { 0 };
         let numbers = self
             .common(id)

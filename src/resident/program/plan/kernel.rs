@@ -153,12 +153,15 @@ impl Plan<'_> {
         } else {
             ""
         };
+        // The zeros are of threads, and runs of the copy engine come behind them.
+        let runs = self.steps.iter().any(|step| step.template == "GatherRuns");
+        let zeroed = if runs { "  written_for_runs();\n" } else { "" };
         let meet = if blocks > 1 { "sync_cluster();" } else { "sync_block();" };
         format!(
             "using namespace tickrt::resident;\n{stamp}\
 extern \"C\" __global__ void {cluster}__launch_bounds__({threads}, 1) tickrt_resident(const __grid_constant__ Turn turn) {{
   for (u32 i = this_thread(); i < @words@; i += {threads}) shared(0)[i] = 0;
-  sync_block();
+{zeroed}  sync_block();
   Block b = begin(turn, {STOP_WORD}, {state});
 {made}  if (b.thread == 0)
     for (u32 i = 0; i < {barriers}; ++i) barrier_init({FIRST_BARRIER} + 8 * i);
