@@ -815,6 +815,26 @@ fn turns_that_end_leave_the_window_to_the_next() {
     }
 }
 
+/// What the stages took in all on an H100, in cycles (`benches/record/h100/2026-11-27c-resident.md`).
+#[test]
+fn guesses_are_near_what_was_measured() {
+    for (name, semantics, measured) in [
+        ("mlp_384", Semantics::Whole, 3111),
+        ("mlp", Semantics::Whole, 4247),
+        ("toy_cnn", Semantics::Whole, 3780),
+        ("cnn_small", Semantics::Whole, 7277),
+        ("lstm_s", Semantics::Whole, 42_219),
+        ("lstm_a", Semantics::Window, 2903),
+    ] {
+        let model = Model::read(model(&format!("{name}.onnx"))).unwrap();
+        let network = lower(&model, &Shapes::new()).unwrap();
+        let options = Options { semantics, ..Options::default() };
+        let program = program_with(&network, &untouched(&network, &model), Hardware::H100, options).unwrap();
+        let apart = program.predicted_cycles as f64 / f64::from(measured) - 1.0;
+        assert!(apart.abs() < 0.15, "{name}: {} cycles, {:+.0} %", program.predicted_cycles, apart * 100.0);
+    }
+}
+
 /// Not a test of anything: writes what benches/probes/engine.cu runs on a GPU into the folder that TICKRT_DUMP names. Models
 /// that are not in the zoo (lstm_b) are looked for in TICKRT_DUMP_MODELS; models/seeded.py makes them.
 #[test]

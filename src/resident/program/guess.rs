@@ -3,35 +3,46 @@
 use super::job::Job;
 use crate::resident::network::{Operation, Stage};
 
-/// A guess, to choose the number of blocks by; benches/probes/resident.md has what it was made from.
+/// What blocks take to send each other parts of sums and to add them up, whatever their number, and what one block takes instead.
+const SUMS: u64 = 850;
+const ALONE: u64 = 250;
+
+/// A guess, to choose the number of blocks by, and for people: fitted to the stages of the zoo's networks on an H100, whose totals it
+/// meets within 15 % (`benches/record/h100/2026-11-27c-resident.md`).
 pub(super) fn predicted_cycles(job: &Job, blocks: u32) -> u64 {
     let network = &job.network;
     let (b, several) = (u64::from(blocks), blocks > 1);
-    let of = |stage: &Stage| {
+    let stages = job.in_time();
+    let of = |(number, stage): (usize, &Stage)| {
         let written = network.value(stage.writes).count() as u64;
         match &stage.operation {
             Operation::Dense(dense) if dense.rows == 1 => {
                 let products = dense.weights.len() as u64;
                 // What one block cannot keep it reads from the cache.
-                let per_cycle = if products / b > 80_000 { 8 } else { 64 };
-                products / (b * per_cycle) + if several { 400 } else { 120 }
+                let per_cycle = if products / b > 80_000 { 8 } else { 128 };
+                products / (b * per_cycle) + if several { SUMS } else { ALONE }
             }
             Operation::Dense(dense) => dense.rows as u64 * dense.weights.len() as u64 / (b * 20),
             Operation::Conv(conv) => {
                 let products = written / conv.outputs as u64 * conv.weights.len() as u64;
                 // One block has no zeros around its planes, and its lanes meet in the same banks.
                 let per_cycle = if several { 64 } else { 22 };
-                products / (b * per_cycle) + 100 + if several { 450 + written / 4 } else { 0 }
+                // Another one needs all of what this one has written, of which a pool has left a quarter.
+                let is_for_another =
+                    stages[number + 1..].iter().any(|next| matches!(next.operation, Operation::Conv(_)));
+                let sent = if several && is_for_another { 780 + written / 10 } else { 0 };
+                products / (b * per_cycle) + 250 + sent
             }
-            Operation::RecurrentStep(of) => of.weights.len() as u64 / (b * 64) + if several { 500 } else { 250 },
+            Operation::Pool(_) => written / (b * 32) + 60,
+            Operation::RecurrentStep(of) => of.weights.len() as u64 / (b * 24) + if several { 880 } else { 650 },
             Operation::Recurrent(of) => {
                 let (state, row) = (of.recurrent.len() as u64 / b, of.weights.len() as u64 / b);
                 // What does not fit registers is read in each step.
                 let read = if state > 32_768 { state / 16 } else { 0 };
-                of.steps as u64 * (row / 60 + read + if several { 1_000 } else { 500 })
+                of.steps as u64 * (row / 60 + read + if several { 1_300 } else { 720 })
             }
-            _ => written / (b * 32) + 60 + if several && written > 32 { 450 } else { 0 },
+            _ => written / (b * 32) + ALONE + if several && written > 32 { 450 } else { 0 },
         }
     };
-    job.in_time().iter().map(of).sum::<u64>() + if several { 100 } else { 0 }
+    stages.iter().enumerate().map(of).sum::<u64>() + if several { 150 } else { 0 }
 }
