@@ -98,10 +98,6 @@ pub struct Record {
     /// What one call is: `window`, the whole of it handed over; `window, newest row last`, the rows before it on the device; or
     /// `stateful`, a row after which the device carries the network's state.
     pub semantics: String,
-    /// Where calls are handed over: `host`, memory that the device reads across PCIe, or `bar1`
-    /// ([`ResidentConfig::bar1`](crate::ResidentConfig::bar1)).
-    #[serde(default = "of_the_host")]
-    pub input: String,
     /// Samples a call.
     pub batch: u64,
     /// Threads that call.
@@ -140,15 +136,14 @@ pub struct Record {
     pub onnxruntime: String,
     /// The commit of tickrt.
     pub commit: String,
+    /// `bar1` where calls go into the GPU's memory ([`ResidentConfig::bar1`](crate::ResidentConfig::bar1)); `None` where they lie in the
+    /// host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<String>,
     /// How long after an answer the device can take the next row, where calls hand over the newest row alone. The calls of such a
     /// path are further apart than that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_again_us: Option<f64>,
-}
-
-/// Before it was recorded there was nothing else.
-fn of_the_host() -> String {
-    "host".to_owned()
 }
 
 impl Record {

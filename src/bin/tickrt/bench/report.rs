@@ -127,12 +127,13 @@ pub fn write(args: &Args, records: &[Record]) -> Outcome {
 fn as_csv(records: &[Record]) -> Vec<u8> {
     #[derive(serde::Serialize)]
     struct Last {
+        input: Option<String>,
         ready_again_us: Option<f64>,
     }
     let mut writer = csv::Writer::from_writer(Vec::new());
     for record in records {
-        let last = Last { ready_again_us: record.ready_again_us };
-        let row = (Record { ready_again_us: None, ..record.clone() }, last);
+        let last = Last { input: record.input.clone(), ready_again_us: record.ready_again_us };
+        let row = (Record { input: None, ready_again_us: None, ..record.clone() }, last);
         writer.serialize(row).expect("columns of numbers and strings");
     }
     writer.into_inner().expect("memory takes it")
@@ -247,7 +248,6 @@ pub fn records(args: &Args, paths: &[Path], beside: &Beside) -> Outcome<Vec<Reco
                 _ => "window",
             }
             .to_owned(),
-            input: if path.way == Way::Resident && args.chain.resident_bar1 { "bar1" } else { "host" }.to_owned(),
             batch,
             threads: match path.way {
                 Way::OrtCpu => cpu_threads(args.chain.threads),
@@ -271,6 +271,7 @@ pub fn records(args: &Args, paths: &[Path], beside: &Beside) -> Outcome<Vec<Reco
             tensorrt: of(on_tensorrt, &model.tensorrt),
             onnxruntime: of(on_onnxruntime, &machine.onnxruntime),
             commit: machine.commit.clone(),
+            input: (path.way == Way::Resident && args.chain.resident_bar1).then(|| "bar1".to_owned()),
             ready_again_us: path.newest.as_ref().and_then(|newest| newest.ready_again_us()),
         }
     };
@@ -307,21 +308,23 @@ mod tests {
     #[test]
     fn csv_has_one_head_for_records_with_and_without_the_optional_column() {
         let plain = record("1", "tickrt", 10.0, 20.0);
-        let other = Record { ready_again_us: Some(31.5), ..record("1", "tickrt-resident", 3.0, 4.0) };
+        let input = Some("bar1".to_owned());
+        let other = Record { input, ready_again_us: Some(31.5), ..record("1", "tickrt-resident", 3.0, 4.0) };
         for records in [[plain.clone(), other.clone()], [other, plain]] {
             let text = String::from_utf8(as_csv(&records)).unwrap();
             let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
             assert_eq!(lines.len(), 3, "{text}");
             assert_eq!(lines[0].last(), Some(&"ready_again_us"));
             assert!(lines.iter().all(|line| line.len() == lines[0].len()), "{text}");
-            assert!(lines[1..].iter().any(|line| line.last() == Some(&"31.5")), "{text}");
+            assert!(lines[1..].iter().any(|line| line.ends_with(&["bar1", "31.5"])), "{text}");
         }
     }
 
     #[test]
     fn record_of_before_is_read_and_written_as_it_was() {
         let plain = record("1", "tickrt", 10.0, 20.0);
-        assert_eq!(plain.ready_again_us, None);
-        assert!(!serde_json::to_string(&plain).unwrap().contains("ready_again"));
+        assert_eq!((&plain.input, plain.ready_again_us), (&None, None));
+        let text = serde_json::to_string(&plain).unwrap();
+        assert!(!text.contains("ready_again") && !text.contains("input"), "{text}");
     }
 }
