@@ -65,9 +65,9 @@ pub struct ResidentConfig {
     /// other's way there.
     pub bar1: bool,
     /// How often a turn of its own asks, between two others, a question whose answer is known from the start, 1 s unless set; zero:
-    /// never. If the answer has changed, something has overwritten the weights on the GPU: calls
-    /// submitted from then on end with [`ErrorKind::WrongAnswer`], and a chain goes on to its next entry; what was submitted before may
-    /// still be answered. A call that comes just then waits for one more launch, and for what is computed ahead where the engine keeps a window.
+    /// never. If the answer has changed, something has overwritten the weights on the GPU: calls submitted from then on end with
+    /// [`ErrorKind::WrongAnswer`], and a chain goes on to its next entry; what was submitted before may still be answered. A call
+    /// that comes just then waits for one more launch, and for what is computed ahead where the engine keeps a window.
     pub known_answer_every: Duration,
     /// For tests: how many calls the numbers of the first ones are ahead.
     #[doc(hidden)]

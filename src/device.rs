@@ -478,13 +478,33 @@ impl Drop for DeviceBuffer {
     }
 }
 
+/// Where memory lies that host and device see.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    host: NonNull<u8>,
+    address: sys::CUdeviceptr,
+    bytes: usize,
+}
+
+impl Mapping {
+    /// Host address of byte `offset`.
+    pub(crate) fn host(&self, offset: usize) -> NonNull<u8> {
+        assert!(offset <= self.bytes, "inside the buffer");
+        // SAFETY: inside, or one past the end of, what is mapped.
+        unsafe { self.host.add(offset) }
+    }
+
+    /// Device address of byte `offset`.
+    pub(crate) fn address(&self, offset: usize) -> u64 {
+        self.address + offset as u64
+    }
+}
+
 /// Pinned host memory that the device reads and writes over PCIe: write-back, not write-combined, because the host
 /// reads it, too. Zeroed when it is made.
 #[derive(Debug)]
 pub(crate) struct MappedBuffer {
-    host: NonNull<u8>,
-    address: sys::CUdeviceptr,
-    bytes: usize,
+    mapping: Mapping,
     device: Arc<Device>,
 }
 
@@ -498,27 +518,22 @@ impl MappedBuffer {
         // SAFETY: freed in `Drop`.
         let host = unsafe { result::malloc_host(bytes.max(1), sys::CU_MEMHOSTALLOC_DEVICEMAP) }.map_err(failed)?;
         let host = NonNull::new(host.cast::<u8>()).expect("CUDA gave memory");
-        let mut buffer = Self { host, address: 0, bytes, device: Arc::clone(device) };
+        let mut buffer = Self { mapping: Mapping { host, address: 0, bytes }, device: Arc::clone(device) };
         // SAFETY: `host` is pinned, mapped and `bytes` long.
         unsafe {
             host.as_ptr().write_bytes(0, bytes);
-            sys::cuMemHostGetDevicePointer_v2(&raw mut buffer.address, host.as_ptr().cast::<c_void>(), 0)
+            sys::cuMemHostGetDevicePointer_v2(&raw mut buffer.mapping.address, host.as_ptr().cast::<c_void>(), 0)
         }
         .result()
         .map_err(failed)?;
         Ok(buffer)
     }
+}
 
-    /// Host address of byte `offset`.
-    pub(crate) fn host(&self, offset: usize) -> NonNull<u8> {
-        assert!(offset <= self.bytes, "inside the buffer");
-        // SAFETY: inside, or one past the end of, the allocation.
-        unsafe { self.host.add(offset) }
-    }
-
-    /// Device address of byte `offset`.
-    pub(crate) fn address(&self, offset: usize) -> u64 {
-        self.address + offset as u64
+impl std::ops::Deref for MappedBuffer {
+    type Target = Mapping;
+    fn deref(&self) -> &Mapping {
+        &self.mapping
     }
 }
 
@@ -526,7 +541,7 @@ impl Drop for MappedBuffer {
     fn drop(&mut self) {
         let _beside = self.device.enter();
         // SAFETY: allocated in `new`, freed once.
-        let _ = unsafe { result::free_host(self.host.as_ptr().cast()) };
+        let _ = unsafe { result::free_host(self.mapping.host.as_ptr().cast()) };
     }
 }
 

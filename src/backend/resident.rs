@@ -3,8 +3,8 @@
 //!
 //! The kernel runs in turns of a bounded length ([`ResidentConfig::turn`](crate::ResidentConfig::turn)), two of them queued one
 //! behind the other, so that whatever becomes of the host the GPU is free again soon. `turns` has the thread that queues
-//! them, `known_answer` what one of
-//! them asks now and then, `room` what keeps engines from taking more of the GPU than there is.
+//! them, `known_answer` what one of them asks now and then, `room` what keeps engines from taking more of the GPU
+//! than there is.
 
 mod known_answer;
 mod room;
@@ -38,8 +38,6 @@ pub(crate) struct Resident {
     /// The call in whose place the sign to end lies.
     marked: Option<u64>,
     resting: bool,
-    /// Whether the units of inputs lie in the GPU's memory.
-    bar1: bool,
     semantics: Semantics,
     calls_before: u64,
     description: String,
@@ -113,7 +111,6 @@ impl Resident {
             slots,
             marked: None,
             resting: false,
-            bar1: config.resident.bar1,
             calls_before: config.resident.calls_before,
             semantics: facts.semantics,
             description: format!(
@@ -138,8 +135,8 @@ impl Resident {
     /// What has been written of inputs is on its way.
     #[inline]
     fn flush(&self) {
-        if self.bar1 {
-            Bar1Buffer::flush();
+        if let Some(inputs) = &self.device_side.memory.inputs {
+            inputs.flush();
         }
     }
 

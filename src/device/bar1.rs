@@ -13,7 +13,7 @@ use ash::vk;
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 
-use super::{Device, Feature, cuda_error, mib, name};
+use super::{Device, Feature, Mapping, cuda_error, mib, name};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The GPU's pages: what is exported is whole ones.
@@ -25,9 +25,7 @@ const PAGE: usize = 2 << 20;
 /// [`flush`](Self::flush), and loads take microseconds. The device reads what the host has flushed.
 #[derive(Debug)]
 pub(crate) struct Bar1Buffer {
-    host: NonNull<u8>,
-    address: sys::CUdeviceptr,
-    bytes: usize,
+    mapping: Mapping,
     imported: sys::CUexternalMemory,
     device: Arc<Device>,
     /// Behind what CUDA has of it.
@@ -46,28 +44,17 @@ impl Bar1Buffer {
         let bytes = bytes.next_multiple_of(PAGE);
         let vulkan = Vulkan::allocate(uuid(device)?, bytes)?;
         let (imported, address) = import(&vulkan, bytes)?;
-        let buffer = Self { host: vulkan.host, address, bytes, imported, device: Arc::clone(device), _vulkan: vulkan };
+        let mapping = Mapping { host: vulkan.host, address, bytes };
+        let buffer = Self { mapping, imported, device: Arc::clone(device), _vulkan: vulkan };
         // SAFETY: mapped, `bytes` long.
-        unsafe { buffer.host.as_ptr().write_bytes(0, bytes) };
-        Self::flush();
+        unsafe { buffer.host(0).as_ptr().write_bytes(0, bytes) };
+        buffer.flush();
         Ok(buffer)
-    }
-
-    /// Host address of byte `offset`.
-    pub(crate) fn host(&self, offset: usize) -> NonNull<u8> {
-        assert!(offset <= self.bytes, "inside the buffer");
-        // SAFETY: inside, or one past the end of, the mapping.
-        unsafe { self.host.add(offset) }
-    }
-
-    /// Device address of byte `offset`.
-    pub(crate) fn address(&self, offset: usize) -> u64 {
-        self.address + offset as u64
     }
 
     /// What this thread has stored there goes out now.
     #[inline]
-    pub(crate) fn flush() {
+    pub(crate) fn flush(&self) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: every x86-64 processor has it.
         unsafe {
@@ -78,11 +65,18 @@ impl Bar1Buffer {
     }
 }
 
+impl std::ops::Deref for Bar1Buffer {
+    type Target = Mapping;
+    fn deref(&self) -> &Mapping {
+        &self.mapping
+    }
+}
+
 impl Drop for Bar1Buffer {
     fn drop(&mut self) {
         let _beside = self.device.enter();
         // SAFETY: mapped and imported in `new`, each given back once, the mapping first.
-        let _ = unsafe { (result::free_sync(self.address), sys::cuDestroyExternalMemory(self.imported)) };
+        let _ = unsafe { (result::free_sync(self.address(0)), sys::cuDestroyExternalMemory(self.imported)) };
     }
 }
 
