@@ -42,9 +42,16 @@ __device__ inline u32 this_block() {
 // ---- meeting
 __device__ inline void sync_block() { __syncthreads(); }
 __device__ inline bool sync_block_or(bool any) { return __syncthreads_or(any); }
+// The first threads of a block alone, a multiple of 32 of them.
+template <u32 kThreads>
+__device__ void sync_threads() {
+  asm volatile("bar.sync 1, %0;" ::"n"(kThreads) : "memory");
+}
 __device__ inline void sync_cluster() {
   asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
 }
+// What all lanes have the same of: so that the compiler knows, too.
+__device__ inline u32 same_in_warp(u32 x) { return __shfl_sync(~0u, x, 0); }
 __device__ inline bool all_of_warp(bool x) { return __all_sync(~0u, x); }
 __device__ inline bool any_of_warp(bool x) { return __any_sync(~0u, x); }
 __device__ inline float from_lane(float x, u32 lane) { return __shfl_sync(~0u, x, lane); }

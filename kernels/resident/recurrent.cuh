@@ -1,7 +1,7 @@
 // An LSTM or GRU over a window, its units shared out over the blocks. First all rows are multiplied with their weights, which
 // no step has to wait for; then, step by step, the state with its own. Some lanes have a unit: each multiplies its share of the
-// state with all four gates' weights, the sums cross the lanes, each lane of four computes one gate. One block writes the new
-// state and meets; several send it to each other, and no block's warps meet before the end.
+// state with all four gates' weights, the sums cross the lanes, each lane of four computes one gate; of two lanes each computes
+// all. One block writes the new state and meets; several send it to each other, and no block's warps meet before the end.
 //
 // Of the two copies of the state one is read while the other is sent. A block sends the next but one only when the next has
 // come from all blocks, and a warp sends its own part of the next when it has read all that it wants of the one: so nothing is
@@ -31,8 +31,8 @@ __device__ void gates(const Block& b, float sum, u32 first, float& h, float& c) 
   }
 }
 
-// S: threads, blocks, steps, inputs, units, gru; each (units of a block), lanes (of a unit, 4 to 32); in, in_bytes; pads, padded (where rows
-// are copied to, each a whole number of vectors); projected
+// S: threads, blocks, steps, inputs, units, gru; each (units of a block), lanes (of a unit: 4 to 32, or 2 in one block); in, in_bytes; pads, padded (where rows
+// are copied to, each a whole number of vectors); tile (steps whose rows a thread multiplies at a time); projected
 // (where rows times weights go), projected_in_state; row_weights (of a block: fours of inputs, then four rows of each unit),
 // row_weights_each, row_where, row_kept; weights (of a thread, of its unit: gate by gate), weights_each, where, kept,
 // loads_late (in each call anew: nothing of it is kept while an answer is waited for); bias (units times: four of the
@@ -44,14 +44,15 @@ struct Recurrent {
   static constexpr u32 kRows = 4 * S::each, kInput4 = (S::inputs + 3) / 4;
   static constexpr u32 kState4 = S::state_bytes / 16 / S::lanes;
   static constexpr u32 kGroups = S::threads / S::lanes, kUnits = (S::each + kGroups - 1) / kGroups;
-  static constexpr u32 kActive = (S::each < kGroups ? S::each : kGroups) * S::lanes;  // threads that have units
+  // Threads that have units, whole warps of them.
+  static constexpr u32 kActive = ((S::each < kGroups ? S::each : kGroups) * S::lanes + 31) / 32 * 32;
   static constexpr u32 kCount = 16 * kState4 * kUnits;
   static constexpr u32 kBytes = S::each * S::blocks * 4;  // of a state that is sent
   static constexpr bool kEmitsCell = S::emits_cell && !S::gru;
   static constexpr u32 kExchanges = S::steps + kEmitsCell;
-  // Steps whose rows a thread multiplies at a time.
-  static constexpr u32 kTile = S::row_where == Weights::Registers ? 2 : 8;
-  static constexpr u32 kSpread = S::threads / kRows > 0 ? S::threads / kRows : 1;
+  // Rows of weights that a thread multiplies at a time, so many from one to the next, and threads that have the same ones.
+  static constexpr u32 kTogether = S::row_where == Weights::Registers ? 1 : 2, kApart = kRows / kTogether;
+  static constexpr u32 kSpread = S::threads / kApart > 0 ? S::threads / kApart : 1;
 
   using RowWeights = ThreadWeights<S::row_where, 4 * kInput4, kRows>;
   using Late = ThreadWeights<Weights::Registers, kCount, S::threads>;
@@ -75,10 +76,16 @@ struct Recurrent {
       in = shared(S::padded);
       sync_block();
     }
-    for (u32 row = b.thread % kRows; row < kRows; row += S::threads) project(b, turn, in, row);
+    for (u32 row = b.thread % kApart; row < kApart; row += S::threads) project(b, turn, in, row);
     sync_block();
-    const bool whole = S::loads_late ? steps(b, turn, Late(b, turn, at(b), 0)) : steps(b, turn, weights);
-    return !sync_block_or(!whole);
+    if constexpr (S::lanes == 2) {
+      steps_of_pairs(b, turn);
+      sync_block();
+      return true;
+    } else {
+      const bool whole = S::loads_late ? steps(b, turn, Late(b, turn, at(b), 0)) : steps(b, turn, weights);
+      return !sync_block_or(!whole);
+    }
   }
 
  private:
@@ -88,38 +95,131 @@ struct Recurrent {
   }
   __device__ static float* out(const Block& b) { return S::out_in_state ? in_state(b, S::out) : shared(S::out); }
 
-  // One row of weights times the inputs of some of the steps.
+  // Rows of weights, this one and so many further on, times the inputs of some of the steps.
   __device__ void project(const Block& b, const Turn& turn, const float* in, u32 row) const {
-    const u32 unit = b.rank * S::each + row / 4;
-    const float bias = unit < S::units ? constant(turn.constants + S::bias + 4ull * (unit * 4 + row % 4)) : 0.f;
-    float* to = projected(b) + row;
-    const u32 spread = b.thread / kRows;
-    if (kRows < S::threads && spread >= kSpread) return;
-    for (u32 step = (kRows < S::threads ? spread : 0) * kTile; step < S::steps; step += kSpread * kTile) {
-      float a[kTile];
+    float bias[kTogether];
 #pragma unroll
-      for (u32 j = 0; j < kTile; ++j) a[j] = bias;
+    for (u32 r = 0; r < kTogether; ++r) {
+      const u32 of = row + r * kApart, unit = b.rank * S::each + of / 4;
+      bias[r] = unit < S::units ? constant(turn.constants + S::bias + 4ull * (unit * 4 + of % 4)) : 0.f;
+    }
+    float* to = projected(b) + row;
+    const u32 spread = b.thread / kApart;
+    if (kApart < S::threads && spread >= kSpread) return;
+    for (u32 step = (kApart < S::threads ? spread : 0) * S::tile; step < S::steps; step += kSpread * S::tile) {
+      float a[kTogether][S::tile];
+#pragma unroll
+      for (u32 r = 0; r < kTogether; ++r) {
+#pragma unroll
+        for (u32 j = 0; j < S::tile; ++j) a[r][j] = bias[r];
+      }
 #pragma unroll(S::row_where == Weights::Registers ? kInput4 : 1)
       for (u32 k = 0; k < kInput4; ++k) {
-        const Words4 w = row_weights(k, row);
+        Words4 w[kTogether];
 #pragma unroll
-        for (u32 j = 0; j < kTile; ++j) {
+        for (u32 r = 0; r < kTogether; ++r) w[r] = row_weights(k, row + r * kApart);
+#pragma unroll
+        for (u32 j = 0; j < S::tile; ++j) {
           // What lies behind the last step's row is read, if anything, and not used.
           const u32 from = step + j < S::steps ? step + j : S::steps - 1;
           const Words4 x = four(in + from * (S::pads ? kInput4 * 4 : S::inputs), k);
-          a[j] = fmaf(w.x, x.x, a[j]), a[j] = fmaf(w.y, x.y, a[j]);
-          a[j] = fmaf(w.z, x.z, a[j]), a[j] = fmaf(w.w, x.w, a[j]);
+#pragma unroll
+          for (u32 r = 0; r < kTogether; ++r) {
+            a[r][j] = fmaf(w[r].x, x.x, a[r][j]), a[r][j] = fmaf(w[r].y, x.y, a[r][j]);
+            a[r][j] = fmaf(w[r].z, x.z, a[r][j]), a[r][j] = fmaf(w[r].w, x.w, a[r][j]);
+          }
         }
       }
 #pragma unroll
-      for (u32 j = 0; j < kTile; ++j)
-        if (step + j < S::steps) to[(step + j) * kRows] = a[j];
+      for (u32 r = 0; r < kTogether; ++r) {
+#pragma unroll
+        for (u32 j = 0; j < S::tile; ++j)
+          if (step + j < S::steps) to[(step + j) * kRows + r * kApart] = a[r][j];
+      }
     }
   }
   __device__ static Words4 four(const float* row, u32 k) {
     if (S::pads || S::inputs % 4 == 0) return reinterpret_cast<const Words4*>(row)[k];
     const auto one = [&](u32 e) { return 4 * k + e < S::inputs ? row[4 * k + e] : 0.f; };
     return {one(0), one(1), one(2), one(3)};
+  }
+
+  // Two lanes have a unit, and both compute all of its gates: one shuffle a gate, and no other lane to wait for. The two copies of
+  // the state are where the instructions say: between a barrier and the first load nothing is computed.
+  __device__ void steps_of_pairs(const Block& b, const Turn& turn) const {
+    if (same_in_warp(b.warp) * 32 >= kActive) return;
+    const u32 unit = b.thread / 2 < S::units ? b.thread / 2 : 0;
+    const bool writes = b.thread < 2 * S::units && b.thread % 2 == 0;
+    const Words4* read = reinterpret_cast<const Words4*>(shared(S::state)) + b.thread % 2;
+    float* write = shared(S::state) + unit;
+    const Words4* row = reinterpret_cast<const Words4*>(projected(b)) + unit;
+    float* to = out(b) + unit;
+    float h = shared(S::first)[unit], c = S::gru ? 0.f : constant(turn.constants + S::initial + 4ull * (S::units + unit));
+    constexpr u32 kCopy = S::state_bytes / 4;
+    if (writes) write[kCopy] = h;
+    sync_threads<kActive>();
+    const auto step = [&](u32 from, u32 into) {
+      one_step(b, read + from / 4, *row, h, c);
+      if (writes) {
+        write[into] = h;
+        if (S::emits_all) *to = h;
+      }
+      row += S::each;
+      to += S::units;
+      sync_threads<kActive>();
+    };
+#pragma unroll 1
+    for (u32 two = 0; two < S::steps / 2; ++two) {
+      step(kCopy, 0);
+      step(0, kCopy);
+    }
+    if (S::steps % 2 != 0) step(kCopy, 0);
+    if (!writes) return;
+    if (!S::emits_all) out(b)[unit] = h;
+    if (kEmitsCell) out(b)[S::steps * S::units + unit] = c;
+  }
+
+  __device__ void one_step(const Block& b, const Words4* of_state, const Words4& row, float& h, float& c) const {
+    Words4 v[kState4];
+#pragma unroll
+    for (u32 k = 0; k < kState4; ++k) v[k] = of_state[k * 2];
+    float sums[3], of_output[1];
+    if constexpr (S::gru) {
+      multiply<3>(b, v, {0, 1, 2}, sums);
+      const float z = sigmoid(sums[0] + row.x), r = sigmoid(sums[1] + row.y);
+      const float candidate = hyperbolic_tangent(fmaf(r, sums[2] + row.w, row.z));
+      h = fmaf(z, h - candidate, candidate);
+    } else {
+      // The output's gate comes last: it is not wanted before the cell is there.
+      multiply<3>(b, v, {3, 0, 2}, sums);
+      const float g = fmaf(2.f, sigmoid(2.f * (sums[0] + row.w)), -1.f);
+      multiply<1>(b, v, {1}, of_output);
+      c = fmaf(sigmoid(sums[2] + row.z), c, sigmoid(sums[1] + row.x) * g);
+      h = sigmoid(of_output[0] + row.y) * hyperbolic_tangent(c);
+    }
+  }
+
+  struct Gates {
+    u32 of[3];
+  };
+  // The state times the weights of some gates, a lane's share and then both.
+  template <u32 kGates>
+  __device__ void multiply(const Block& b, const Words4 (&v)[kState4], const Gates& gates, float (&sums)[kGates]) const {
+    float a[kGates] = {}, c[kGates] = {};
+#pragma unroll
+    for (u32 k = 0; k < kState4; ++k) {
+#pragma unroll
+      for (u32 i = 0; i < kGates; ++i) {
+        const Words4 w = weights(gates.of[i] * kState4 + k, b.thread);
+        a[i] = fmaf(w.x, v[k].x, a[i]), c[i] = fmaf(w.y, v[k].y, c[i]);
+        a[i] = fmaf(w.z, v[k].z, a[i]), c[i] = fmaf(w.w, v[k].w, c[i]);
+      }
+    }
+#pragma unroll
+    for (u32 i = 0; i < kGates; ++i) {
+      const float mine = a[i] + c[i];
+      sums[i] = mine + across_lanes(mine, 1);
+    }
   }
 
   template <class W>

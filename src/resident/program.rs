@@ -131,12 +131,20 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
         Operation::Conv(_) | Operation::Pool(_) | Operation::Recurrent(_) => false,
         _ => true,
     };
-    let threads = options.threads.unwrap_or(if job.in_time().iter().all(of_sums) { 256 } else { 512 });
+    // So is each step of a network whose state one block keeps: a thread has half of a unit's weights.
+    let in_pairs = |stage: &Stage| match &stage.operation {
+        Operation::Recurrent(of) => 2 * of.units.next_multiple_of(8) <= recurrent::PAIR_WEIGHTS as usize,
+        _ => false,
+    };
+    let threads = |blocks: u32| {
+        let few = job.in_time().iter().all(of_sums) || (blocks == 1 && job.in_time().iter().any(in_pairs));
+        options.threads.unwrap_or(if few { 256 } else { 512 })
+    };
     let mut refused = None;
     for blocks in sizes {
         // Runs want room for shares that are laid out once more.
         for runs in [true, false] {
-            let plan = Plan::new(&job, hardware, blocks, threads, options.asks, runs);
+            let plan = Plan::new(&job, hardware, blocks, threads(blocks), options.asks, runs);
             match plan.and_then(|plan| plan.finish(options.stamps)) {
                 Ok(program) => return Ok(program),
                 Err(error) => refused = Some(refused.unwrap_or(error)),

@@ -65,7 +65,7 @@ struct Fiber {
 struct Machine {
   u32 blocks, threads;
   std::vector<unsigned char*> shared;
-  std::vector<Meeting> meetings;
+  std::vector<Meeting> meetings, meetings_of_some;
   std::vector<std::vector<Warp>> warps;
   Meeting cluster;
   std::map<std::pair<u32, u32>, Barrier> barriers;
@@ -130,10 +130,17 @@ inline bool sync_block_or(bool any) {
   using namespace emulated;
   return meet(machine->meetings[this_block()], machine->threads, any);
 }
+template <u32 kThreads>
+void sync_threads() {
+  using namespace emulated;
+  if (kThreads % 32 != 0 || this_thread() >= kThreads) abort();
+  meet(machine->meetings_of_some[this_block()], kThreads);
+}
 inline void sync_cluster() {
   using namespace emulated;
   meet(machine->cluster, machine->threads * machine->blocks);
 }
+inline u32 same_in_warp(u32 x) { return x; }
 inline bool any_of_warp(bool x) { return emulated::meet(emulated::warp().meeting, 32, x); }
 inline bool all_of_warp(bool x) { return !any_of_warp(!x); }
 inline float from_lane(float x, u32 lane) {

@@ -23,6 +23,7 @@ extern "C" unsigned tickrt_run_turn(const tickrt::resident::Turn* turn, unsigned
   turn_to_run = turn;
   here.blocks = blocks, here.threads = threads, here.random = seed * 2 + 1;
   here.meetings.resize(blocks);
+  here.meetings_of_some.resize(blocks);
   here.warps.assign(blocks, std::vector<Warp>(threads / 32));
   here.fibers.resize(size_t(blocks) * threads);
   const size_t stacks = here.fibers.size() * kStackBytes;

@@ -1,6 +1,7 @@
 //! What a program is expected to take.
 
 use super::job::Job;
+use super::recurrent::PAIR_WEIGHTS;
 use crate::resident::network::{Operation, Stage};
 
 /// What blocks take to send each other parts of sums and to add them up, whatever their number, and what one block takes instead.
@@ -39,7 +40,17 @@ pub(super) fn predicted_cycles(job: &Job, blocks: u32) -> u64 {
                 let (state, row) = (of.recurrent.len() as u64 / b, of.weights.len() as u64 / b);
                 // What does not fit registers is read in each step.
                 let read = if state > 32_768 { state / 16 } else { 0 };
-                of.steps as u64 * (row / 60 + read + if several { 1_300 } else { 720 })
+                let in_pairs = !several && 2 * of.units.next_multiple_of(8) <= PAIR_WEIGHTS as usize;
+                of.steps as u64
+                    * (row / 60
+                        + read
+                        + if several {
+                            1_300
+                        } else if in_pairs {
+                            430
+                        } else {
+                            720
+                        })
             }
             _ => written / (b * 32) + ALONE + if several && written > 32 { 450 } else { 0 },
         }

@@ -9,6 +9,8 @@ use crate::resident::network::{Cell, Emit, Recurrent, RecurrentStep, ValueId};
 
 /// Weights of a thread that are loaded into its registers when a window begins, beside those that stay there.
 const LATE_WEIGHTS: u32 = 48;
+/// Weights of a thread that has half of a unit's.
+pub(super) const PAIR_WEIGHTS: u32 = 128;
 /// Bytes up to which rows times weights lie in shared memory.
 const PROJECTED: u32 = 65536;
 
@@ -17,7 +19,7 @@ impl Plan<'_> {
         let gru = is_gru(of.cell)?;
         let (threads, blocks, units, inputs) = (self.threads, self.blocks, of.units as u32, of.inputs as u32);
         let each = units.div_ceil(blocks);
-        let lanes = [32, 16, 8].into_iter().find(|lanes| each * lanes <= threads).unwrap_or(4);
+        let lanes = self.lanes(each);
         let state_bytes = (each * blocks).next_multiple_of(4 * lanes) * 4;
         let (state4, per_group) = (state_bytes / 16 / lanes, each.div_ceil(threads / lanes));
         let count = 16 * state4 * per_group;
@@ -31,8 +33,10 @@ impl Plan<'_> {
         let initial = self.constant(of.initial.iter().copied().chain(cell).collect::<Vec<_>>());
         let loads_late = self.is_ahead && count <= LATE_WEIGHTS;
         let kept = if loads_late { GLOBAL.to_owned() } else { self.weights_of_threads(count) };
-        let row_kept =
-            if self.is_ahead || rows > threads { GLOBAL.to_owned() } else { self.weights_of(4 * input4, rows) };
+        let rows_global = self.is_ahead || rows > threads;
+        let together = if !rows_global && self.has_registers(4 * input4) { 1 } else { 2 };
+        let tile = tile(of.steps as u32, together * threads / rows, threads);
+        let row_kept = if rows_global { GLOBAL.to_owned() } else { self.weights_of(4 * input4, rows) };
         let row_kept = row_kept.replace(" where", " row_where").replace(" kept", " row_kept");
 
         let padded_bytes = of.steps as u32 * input4 * 16;
@@ -60,6 +64,7 @@ impl Plan<'_> {
             .int("in_bytes", source.copy_bytes)
             .truth("pads", pads)
             .int("padded", padded)
+            .int("tile", tile)
             .int("projected", projected)
             .truth("projected_in_state", projected_in_state)
             .int("row_weights", row_weights)
@@ -83,6 +88,15 @@ impl Plan<'_> {
         let note = format!("{name} of {units} units, {} steps of {inputs}, {lanes} lanes a unit", of.steps);
         self.step("Recurrent", numbers, blocks > 1, true, note);
         Ok(())
+    }
+
+    /// Lanes that have a unit. A pair is the fastest in one block, where a thread has registers for half of a unit's weights.
+    fn lanes(&self, each: u32) -> u32 {
+        let of_pair = 2 * each.next_multiple_of(8);
+        if self.blocks == 1 && 2 * each <= self.threads && of_pair <= PAIR_WEIGHTS && self.has_registers(of_pair) {
+            return 2;
+        }
+        [32, 16, 8].into_iter().find(|lanes| each * lanes <= self.threads).unwrap_or(4)
     }
 
     /// By thread: of each of its units, gate by gate, the lane's share of the state's weights.
@@ -158,6 +172,13 @@ impl Plan<'_> {
         self.step("RecurrentStep", numbers, self.blocks > 1, false, note);
         Ok(())
     }
+}
+
+/// Steps whose rows a thread multiplies at a time: the most, where few of what a round does are behind the last step.
+fn tile(steps: u32, spread: u32, threads: u32) -> u32 {
+    let at_most = if threads <= 256 { 12 } else { 8 };
+    let done = |tile: u32| steps.next_multiple_of(tile * spread.max(1));
+    (2..=at_most).rev().min_by_key(|&tile| done(tile)).expect("there are tiles")
 }
 
 const GLOBAL: &str = "  static constexpr Weights where = Weights::Global;\n  static constexpr u32 kept = 0;\n";
