@@ -25,7 +25,7 @@ use tickrt::resident::network::Network;
 use tickrt::resident::program::{Asks, BEGINS_ANEW, Options, Program, program_with};
 use tickrt::resident::reference::{self, Accumulation};
 use tickrt::resident::stream::carry_state;
-use tickrt::resident::turn::Turn;
+use tickrt::resident::turn::{REPORT_WORDS, Turn};
 use tickrt::{DataType, Normalization, Normalizer, Shapes, Stats};
 
 type RunTurn = unsafe extern "C" fn(*const Turn, u32, u32, u64) -> u32;
@@ -42,7 +42,7 @@ struct Memory {
     rows: Vec<AtomicU32>,
     state: Vec<AtomicU64>,
     progress: AtomicU64,
-    report: [AtomicU64; 16],
+    report: [AtomicU64; REPORT_WORDS],
 }
 
 /// A kernel whose turns run on a thread, one behind the other.
@@ -308,6 +308,8 @@ fn models_of_the_zoo_answer_as_the_plain_executor_does() {
         ("cnn_small", Some(16)),
         ("lstm", None),
         ("lstm_s", None),
+        ("deeplob", None),
+        ("deeplob", Some(8)),
     ] {
         let started = Instant::now();
         let model = Model::read(model(&format!("{name}.onnx"))).unwrap();

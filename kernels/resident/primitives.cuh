@@ -73,6 +73,12 @@ __device__ inline Units load_units(u64 address) {
   return v;
 }
 __device__ inline void fence_system() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
+// What this thread has seen written, by its block or before, is there for who sees what it writes next.
+__device__ inline void fence_cluster() {
+#if TICKRT_CLUSTERS
+  asm volatile("fence.acq_rel.cluster;" ::: "memory");
+#endif
+}
 __device__ inline void store_unit(u64 address, u64 value) {
   asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(address), "l"(value) : "memory");
 }
@@ -84,6 +90,15 @@ __device__ inline void store_word8(u64 address, u64 value) { *reinterpret_cast<v
 __device__ inline u32 load_word4_of_host(u64 address) {
   u32 v;
   asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(v) : "l"(address) : "memory");
+  return v;
+}
+// Of the device's memory, what another block has written: not from this multiprocessor's cache.
+__device__ inline Words4 load_words4(const float* from) {
+  Words4 v;
+  asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "l"(__cvta_generic_to_global(from))
+               : "memory");
   return v;
 }
 __device__ inline float constant(u64 address) { return __ldg(reinterpret_cast<const float*>(address)); }

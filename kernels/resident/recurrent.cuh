@@ -32,7 +32,8 @@ __device__ void gates(const Block& b, float sum, u32 first, float& h, float& c) 
 }
 
 // S: threads, blocks, steps, inputs, units, gru; each (units of a block), lanes (of a unit: 4 to 32, or 2 in one block); in, in_bytes; pads, padded (where rows
-// are copied to, each a whole number of vectors); tile (steps whose rows a thread multiplies at a time); projected
+// are copied to, each a whole number of vectors); tile (steps whose rows a thread multiplies at a time); alone (block 0 has all units,
+// and the others go on), is_projected (the rows have been multiplied, by all blocks: BandRows); projected
 // (where rows times weights go), projected_in_state; row_weights (of a block: fours of inputs, then four rows of each unit),
 // row_weights_each, row_where, row_kept; weights (of a thread, of its unit: gate by gate), weights_each, where, kept,
 // loads_late (in each call anew: nothing of it is kept while an answer is waited for); bias (units times: four of the
@@ -76,8 +77,11 @@ struct Recurrent {
       in = shared(S::padded);
       sync_block();
     }
-    for (u32 row = b.thread % kApart; row < kApart; row += S::threads) project(b, turn, in, row);
-    sync_block();
+    if (S::alone && b.rank != 0) return true;
+    if (!S::is_projected) {
+      for (u32 row = b.thread % kApart; row < kApart; row += S::threads) project(b, turn, in, row);
+      sync_block();
+    }
     if constexpr (S::lanes == 2) {
       steps_of_pairs(b, turn);
       sync_block();
@@ -152,19 +156,25 @@ struct Recurrent {
     const bool writes = b.thread < 2 * S::units && b.thread % 2 == 0;
     const Words4* read = reinterpret_cast<const Words4*>(shared(S::state)) + b.thread % 2;
     float* write = shared(S::state) + unit;
-    const Words4* row = reinterpret_cast<const Words4*>(projected(b)) + unit;
+    const float* row = projected(b) + 4 * unit;
+    const float* const last = row + (S::steps - 1) * kRows;
+    // A row of the device's memory is on its way a step before it is wanted.
+    Words4 next{};
+    if (S::is_projected) next = load_words4(row);
     float* to = out(b) + unit;
     float h = shared(S::first)[unit], c = S::gru ? 0.f : constant(turn.constants + S::initial + 4ull * (S::units + unit));
     constexpr u32 kCopy = S::state_bytes / 4;
     if (writes) write[kCopy] = h;
     sync_threads<kActive>();
     const auto step = [&](u32 from, u32 into) {
-      one_step(b, read + from / 4, *row, h, c);
+      const Words4 of_row = S::is_projected ? next : *reinterpret_cast<const Words4*>(row);
+      if (row < last) row += kRows;
+      if (S::is_projected) next = load_words4(row);
+      one_step(b, read + from / 4, of_row, h, c);
       if (writes) {
         write[into] = h;
         if (S::emits_all) *to = h;
       }
-      row += S::each;
       to += S::units;
       sync_threads<kActive>();
     };

@@ -24,7 +24,7 @@ struct Turn {
   u32 rows_stride;
   u32 reserved;
 };
-constexpr u32 kStages = 12;
+constexpr u32 kStages = 24;
 // Where its words lie in mapped memory; `turns` is written last.
 enum ReportWord : u32 { kTurns, kNext, kMet, kStopped, kCycles };
 
@@ -109,7 +109,7 @@ __device__ inline bool wait(const Block& b, u32 barriers, u32 bytes) {
 }
 
 // The end, for all threads. What was sent to a block that has left would land in somebody else's memory: each is given the
-// time to arrive.
+// time to arrive. `spent`: the cycles of each stage, if anybody counted.
 template <u32 kBlocks>
 __device__ void finish(const Block& b, const Turn& turn, const u64* spent) {
   if (kBlocks > 1) {
@@ -120,7 +120,7 @@ __device__ void finish(const Block& b, const Turn& turn, const u64* spent) {
   if (!b.is_first_thread()) return;
   store_word8(turn.progress, b.call);
   const auto at = [&](u32 word) { return turn.report + 8ull * word; };
-  for (u32 i = 0; i < kStages; ++i) store_word8(at(kCycles + i), load_word8(at(kCycles + i)) + spent[i]);
+  for (u32 i = 0; i < kStages && spent; ++i) store_word8(at(kCycles + i), load_word8(at(kCycles + i)) + spent[i]);
   store_word8(at(kNext), b.call);
   if (b.met) store_word8(at(kMet), load_word8(at(kMet)) + 1);
   if (b.stopped) store_word8(at(kStopped), load_word8(at(kStopped)) + 1);

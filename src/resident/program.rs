@@ -8,6 +8,7 @@
 //! The stages themselves are templates in `kernels/resident`; what is written here is a structure of numbers for each and the
 //! kernel that runs one after the other.
 
+mod bands;
 mod conv;
 mod guess;
 mod job;
@@ -16,8 +17,11 @@ mod plan;
 mod recurrent;
 mod stages;
 
+use std::cmp::Reverse;
+
+use self::bands::Bands;
 use self::job::Job;
-use self::plan::Plan;
+use self::plan::{Of, Plan};
 use super::budget::Hardware;
 use super::network::{Network, Operation, Stage};
 use super::semantics::Semantics;
@@ -29,7 +33,7 @@ pub const ENTRY: &str = "tickrt_resident";
 
 /// Which structure `Turn` of kernels/resident/turn.cuh a kernel takes, and what lies behind its addresses: one more with each
 /// change that a backend or an artefact of before would not survive.
-pub const TURN_LAYOUT: u32 = 1;
+pub const TURN_LAYOUT: u32 = 2;
 
 /// In the first unit of a call with [`Semantics::Stateful`]: the state before it is the network's initial one.
 pub const BEGINS_ANEW: u32 = 2;
@@ -140,15 +144,24 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
         let few = job.in_time().iter().all(of_sums) || (blocks == 1 && job.in_time().iter().any(in_pairs));
         options.threads.unwrap_or(if few { 256 } else { 512 })
     };
+    // Runs want room for shares that are laid out once more. Bands are for what does not fit otherwise.
+    let plain = sizes
+        .iter()
+        .flat_map(|&blocks| [true, false].map(|runs| Of { blocks, threads: threads(blocks), runs, bands: None }));
+    let mut most_first: Vec<u32> = sizes.iter().copied().filter(|&blocks| blocks > 1).collect();
+    most_first.sort_by_key(|&blocks| Reverse(blocks));
+    let in_bands = most_first.into_iter().filter_map(|blocks| {
+        if job.semantics != Semantics::Whole {
+            return None;
+        }
+        let bands = Some(Bands::of(&job.network, blocks)?);
+        Some(Of { blocks, threads: options.threads.unwrap_or(bands::THREADS), runs: false, bands })
+    });
     let mut refused = None;
-    for blocks in sizes {
-        // Runs want room for shares that are laid out once more.
-        for runs in [true, false] {
-            let plan = Plan::new(&job, hardware, blocks, threads(blocks), options.asks, runs);
-            match plan.and_then(|plan| plan.finish(options.stamps)) {
-                Ok(program) => return Ok(program),
-                Err(error) => refused = Some(refused.unwrap_or(error)),
-            }
+    for layout in plain.chain(in_bands) {
+        match Plan::new(&job, hardware, layout, options.asks).and_then(|plan| plan.finish(options.stamps)) {
+            Ok(program) => return Ok(program),
+            Err(error) => refused = Some(refused.unwrap_or(error)),
         }
     }
     Err(refused.unwrap_or_else(|| unsupported("no block".into())))
@@ -176,6 +189,7 @@ fn templates() -> String {
         file!("dense.cuh"),
         file!("whole.cuh"),
         file!("recurrent.cuh"),
+        file!("bands.cuh"),
         file!("window.cuh"),
         file!("state.cuh"),
         "#line 1 \"/tickrt/network.cu\"\n",

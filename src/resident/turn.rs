@@ -105,7 +105,7 @@ impl Sums {
 }
 
 /// Sums of cycles in a report.
-pub const STAGES: usize = 12;
+pub const STAGES: usize = 24;
 /// Words of a report.
 pub const REPORT_WORDS: usize = Report::Cycles as usize + STAGES;
 

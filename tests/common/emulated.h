@@ -167,11 +167,17 @@ inline Units load_units(u64 address) {
   return {__atomic_load_n(units, __ATOMIC_ACQUIRE), __atomic_load_n(units + 1, __ATOMIC_ACQUIRE)};
 }
 inline void fence_system() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+inline void fence_cluster() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline void store_unit(u64 address, u64 value) { __atomic_store_n(reinterpret_cast<u64*>(address), value, __ATOMIC_RELEASE); }
 inline void store_unit_release(u64 address, u64 value) { store_unit(address, value); }
 inline u64 load_word8(u64 address) { return __atomic_load_n(reinterpret_cast<const u64*>(address), __ATOMIC_ACQUIRE); }
 inline void store_word8(u64 address, u64 value) { store_unit(address, value); }
 inline u32 load_word4_of_host(u64 address) { return __atomic_load_n(reinterpret_cast<const u32*>(address), __ATOMIC_ACQUIRE); }
+inline Words4 load_words4(const float* from) {
+  Words4 v;
+  memcpy(&v, from, 16);
+  return v;
+}
 inline float constant(u64 address) { return *reinterpret_cast<const float*>(address); }
 inline Words4 constant4(u64 address);
 inline Words4 constant4_ahead(u64 address) { return constant4(address); }

@@ -6,6 +6,7 @@ mod state;
 
 use std::fmt::Write as _;
 
+use super::bands::Bands;
 use super::job::Job;
 use super::numbers::Numbers;
 use super::{AHEAD, Asks, BEHIND, unsupported};
@@ -13,6 +14,7 @@ use crate::error::Result;
 use crate::resident::budget::Hardware;
 use crate::resident::network::{Network, Operation, Sliding, Stage, ValueId};
 use crate::resident::semantics::Semantics;
+use crate::resident::turn::STAGES;
 
 /// What comes before values in shared memory: the words that end a turn, tell how many rows have come, and
 /// that a call has come; then pairs of barriers.
@@ -31,7 +33,7 @@ const OWN_WHOLE: u32 = 8192;
 /// Messages of 16 bytes, of all threads of a block, from which a gather goes in runs: one message a thread is sooner there.
 const RUNS_FROM: u32 = 2;
 /// Stamps that a report has room for.
-const STAMPS: usize = 12;
+const STAMPS: usize = STAGES;
 
 /// As kernels/resident/whole.cuh has them, instead of the bytes of a copy.
 pub(super) const IN_STATE: u32 = u32::MAX;
@@ -45,6 +47,8 @@ pub(super) struct Plan<'network> {
     asks: Asks,
     /// Whether long shares may go in runs.
     runs: bool,
+    /// What lies in bands, if anything may.
+    pub(super) bands: Option<Bands>,
     pub(super) threads: u32,
     pub(super) constants: Vec<u8>,
     hardware: Hardware,
@@ -116,6 +120,15 @@ impl Layout {
     }
 }
 
+/// How a network is to be laid out.
+pub(super) struct Of {
+    pub(super) blocks: u32,
+    pub(super) threads: u32,
+    /// Long shares may go in runs.
+    pub(super) runs: bool,
+    pub(super) bands: Option<Bands>,
+}
+
 impl Step {
     /// Its place in the kernel's loop.
     fn line(&self, number: usize) -> String {
@@ -141,14 +154,8 @@ struct Step {
 
 impl<'network> Plan<'network> {
     /// Everything but the text around it.
-    pub(super) fn new(
-        job: &'network Job,
-        hardware: Hardware,
-        blocks: u32,
-        threads: u32,
-        asks: Asks,
-        runs: bool,
-    ) -> Result<Self> {
+    pub(super) fn new(job: &'network Job, hardware: Hardware, layout: Of, asks: Asks) -> Result<Self> {
+        let Of { blocks, threads, runs, bands } = layout;
         let network = &job.network;
         let share = |count: u32| match count {
             _ if blocks == 1 || count <= 32 => count,
@@ -163,6 +170,7 @@ impl<'network> Plan<'network> {
             threads,
             asks,
             runs,
+            bands,
             constants: Vec::new(),
             hardware,
             places,
@@ -213,6 +221,12 @@ impl<'network> Plan<'network> {
     fn stages(&mut self, stages: &[Stage]) -> Result<()> {
         let mut next = 0;
         while let Some(stage) = stages.get(next) {
+            let in_bands = |bands: &Bands| bands.has(stage.reads[0]);
+            if self.bands.as_ref().is_some_and(in_bands) {
+                self.band_stage(stage)?;
+                next += 1;
+                continue;
+            }
             let pooled = stages.get(next + 1).filter(|pool| self.pools_into(stage, pool));
             self.stage(stage, pooled)?;
             next += 1 + usize::from(pooled.is_some());
@@ -261,6 +275,12 @@ impl<'network> Plan<'network> {
             Some(order) if id == self.network.inputs[0] => order[at as usize] as usize,
             _ => at as usize,
         }
+    }
+
+    /// Nobody else has any of it.
+    pub(super) fn lies_in_block_0(&mut self, id: ValueId) {
+        debug_assert!(self.places[id.0].share.is_none(), "its share has no place yet");
+        self.places[id.0].each = self.places[id.0].count;
     }
 
     pub(super) fn place(&self, id: ValueId) -> Place {

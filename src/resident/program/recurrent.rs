@@ -17,38 +17,53 @@ const PROJECTED: u32 = 65536;
 impl Plan<'_> {
     pub(super) fn recurrent(&mut self, of: &Recurrent, from: ValueId, into: ValueId) -> Result<()> {
         let gru = is_gru(of.cell)?;
-        let (threads, blocks, units, inputs) = (self.threads, self.blocks, of.units as u32, of.inputs as u32);
+        // Of rows in bands block 0 alone has the state.
+        let band = self.turned_band(from);
+        let alone = band.is_some();
+        let blocks = if alone { 1 } else { self.blocks };
+        let (threads, units, inputs) = (self.threads, of.units as u32, of.inputs as u32);
         let each = units.div_ceil(blocks);
-        let lanes = self.lanes(each);
+        let lanes = self.lanes(each, blocks);
+        if alone && lanes != 2 {
+            return Err(unsupported(format!("{units} units over rows in bands")));
+        }
         let state_bytes = (each * blocks).next_multiple_of(4 * lanes) * 4;
         let (state4, per_group) = (state_bytes / 16 / lanes, each.div_ceil(threads / lanes));
         let count = 16 * state4 * per_group;
         let (rows, input4) = (4 * each, inputs.div_ceil(4));
-        let source = self.whole_everywhere(from)?;
+        let source = if alone { Whole { offset: 0, copy_bytes: 0 } } else { self.whole_everywhere(from)? };
 
-        let weights = self.state_weights(of, each, lanes, state4, per_group);
-        let row_weights = self.row_weights(of, each);
+        let weights = self.state_weights(of, [blocks, each, lanes], state4, per_group);
+        let row_weights = if alone { 0 } else { self.row_weights(of, each) };
         let bias = self.constant((0..of.units).flat_map(|unit| biases(of, gru, unit)).collect::<Vec<_>>());
         let cell = of.initial_cell.iter().copied().chain(std::iter::repeat(0.0)).take(of.units);
         let initial = self.constant(of.initial.iter().copied().chain(cell).collect::<Vec<_>>());
         let loads_late = self.is_ahead && count <= LATE_WEIGHTS;
         let kept = if loads_late { GLOBAL.to_owned() } else { self.weights_of_threads(count) };
-        let rows_global = self.is_ahead || rows > threads;
+        let rows_global = self.is_ahead || rows > threads || alone;
         let together = if !rows_global && self.has_registers(4 * input4) { 1 } else { 2 };
         let tile = tile(of.steps as u32, together * threads / rows, threads);
         let row_kept = if rows_global { GLOBAL.to_owned() } else { self.weights_of(4 * input4, rows) };
         let row_kept = row_kept.replace(" where", " row_where").replace(" kept", " row_kept");
 
         let padded_bytes = of.steps as u32 * input4 * 16;
-        let pads = inputs % 4 != 0 && source.copy_bytes != IN_STATE && !self.is_ahead && padded_bytes <= PROJECTED;
+        let pads =
+            !alone && inputs % 4 != 0 && source.copy_bytes != IN_STATE && !self.is_ahead && padded_bytes <= PROJECTED;
         let padded = if pads { self.room(padded_bytes) } else { 0 };
         let projected_bytes = of.steps as u32 * rows * 4;
-        let projected_in_state = projected_bytes > PROJECTED;
-        let projected = if projected_in_state { self.in_state(projected_bytes) } else { self.room(projected_bytes) };
+        let projected_in_state = alone || projected_bytes > PROJECTED;
+        let projected = match band {
+            Some(band) => self.band_rows(of, gru, band, bias)?,
+            None if projected_in_state => self.in_state(projected_bytes),
+            None => self.room(projected_bytes),
+        };
         let (state, first) = (self.room(2 * state_bytes), self.room(state_bytes));
         let barriers = if blocks > 1 { self.barriers()? } else { 0 };
         // Every block sends its units, if of no use.
         self.hears(blocks);
+        if alone {
+            self.lies_in_block_0(into);
+        }
         // One block writes its share, which is all; of several each writes all for itself.
         let out = if blocks > 1 { self.own_whole(into) } else { Whole { offset: self.share(into), copy_bytes: 0 } };
         let numbers = Numbers::default()
@@ -68,12 +83,14 @@ impl Plan<'_> {
             .int("projected", projected)
             .truth("projected_in_state", projected_in_state)
             .int("row_weights", row_weights)
-            .int("row_weights_each", rows * input4 * 16)
+            .int("row_weights_each", if alone { 0 } else { rows * input4 * 16 })
             .text(&row_kept)
             .int("weights", weights)
-            .int("weights_each", count * threads * 4)
+            .int("weights_each", if alone { 0 } else { count * threads * 4 })
             .text(&kept)
             .truth("loads_late", loads_late)
+            .truth("alone", alone)
+            .truth("is_projected", alone)
             .int("bias", bias)
             .int("initial", initial)
             .int("state", state)
@@ -91,16 +108,16 @@ impl Plan<'_> {
     }
 
     /// Lanes that have a unit. A pair is the fastest in one block, where a thread has registers for half of a unit's weights.
-    fn lanes(&self, each: u32) -> u32 {
+    fn lanes(&self, each: u32, blocks: u32) -> u32 {
         let of_pair = 2 * each.next_multiple_of(8);
-        if self.blocks == 1 && 2 * each <= self.threads && of_pair <= PAIR_WEIGHTS && self.has_registers(of_pair) {
+        if blocks == 1 && 2 * each <= self.threads && of_pair <= PAIR_WEIGHTS && self.has_registers(of_pair) {
             return 2;
         }
         [32, 16, 8].into_iter().find(|lanes| each * lanes <= self.threads).unwrap_or(4)
     }
 
     /// By thread: of each of its units, gate by gate, the lane's share of the state's weights.
-    fn state_weights(&mut self, of: &Recurrent, each: u32, lanes: u32, state4: u32, per_group: u32) -> u32 {
+    fn state_weights(&mut self, of: &Recurrent, [blocks, each, lanes]: [u32; 3], state4: u32, per_group: u32) -> u32 {
         let (threads, gates) = (self.threads, of.cell.gates() as u32);
         let weight = |block: u32, thread: u32, n: u32, e: u32| {
             let (i, gate, k) = (n / (4 * state4), n / state4 % 4, n % state4);
@@ -110,7 +127,7 @@ impl Plan<'_> {
             if there { of.recurrent[(gate as usize * of.units + unit) * of.units + from] } else { 0.0 }
         };
         let mut all = Vec::new();
-        for block in 0..self.blocks {
+        for block in 0..blocks {
             for n in 0..4 * state4 * per_group {
                 all.extend((0..threads * 4).map(|place| weight(block, place / 4, n, place % 4)));
             }

@@ -18,6 +18,10 @@ impl Plan<'_> {
             DataType::I16 => "I16",
             other => return Err(unsupported(format!("an input of {other}")).expected("f32, f16, u8 or i16")),
         };
+        let planes_apart = self.bands.as_ref().is_some_and(|bands| bands.is_apart(id));
+        if let (Some(bands), false) = (&self.bands, planes_apart) {
+            self.places[id.0].each = bands.share(id);
+        }
         let place = self.place(id);
         if input.output_type() != DataType::F32 {
             return Err(unsupported(format!("a network that takes {}", input.output_type())).expected("f32"));
@@ -36,7 +40,7 @@ impl Plan<'_> {
         let in_place = in_place || any_order;
         let units = self.job.words().next_multiple_of(2);
         // Each block asks for its own share, or for a part that it sends to all.
-        let whole = self.blocks > 1 && (kind != "F32" || !in_place);
+        let whole = self.blocks > 1 && (kind != "F32" || !in_place || planes_apart);
         // Where what reads the shares sends sums to block 0: any matrix.
         let sums = |stage: &Stage| dense(stage) || matches!(&stage.operation, Operation::RecurrentStep(_));
         // One matrix alone lets block 0 go on when its own sums are there, and not yet the others'.

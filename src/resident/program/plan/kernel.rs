@@ -37,11 +37,12 @@ impl Plan<'_> {
             self.keep_state()?;
         }
         let mut source = templates();
+        let spent = stamps.then(|| self.room(8 * STAMPS as u32));
         let room = (self.hardware.shared_bytes as u32).checked_sub(self.shared).ok_or_else(|| {
             unsupported(format!("{} bytes of activations in a block", self.shared))
                 .expected(format!("at most {} of shared memory", self.hardware.shared_bytes))
         })?;
-        let body = self.body([&answers, &touches], answers_early, stamps);
+        let body = self.body([&answers, &touches], answers_early, spent);
         let mut text = format!("\nnamespace tickrt {{\nnamespace resident {{\n{}\n}}\n}}\n{body}", self.structures);
         let mut left = room;
         let mut wanted: Vec<_> = self.wanted.iter().copied().enumerate().collect();
@@ -94,7 +95,8 @@ impl Plan<'_> {
         Ok(())
     }
 
-    fn body(&self, [answers, touches]: [&str; 2], answers_early: bool, stamps: bool) -> String {
+    fn body(&self, [answers, touches]: [&str; 2], answers_early: bool, spent: Option<u32>) -> String {
+        let stamps = spent.is_some();
         let (blocks, threads) = (self.blocks, self.threads);
         let cluster = if blocks > 1 { format!("__cluster_dims__({blocks}, 1, 1) ") } else { String::new() };
         // Calls of a window or with state: what they leave is looked at behind the answer.
@@ -129,7 +131,7 @@ impl Plan<'_> {
             if stamps {
                 let _ = match stage {
                     0 => writeln!(calls, "    u64 at = cycles();"),
-                    _ => writeln!(calls, "    if (!b.rehearses) stamp(spent, {}, at);", stage.min(STAMPS) - 1),
+                    _ => writeln!(calls, "    if (!b.rehearses) stamp(b, spent, {}, at);", stage.min(STAMPS) - 1),
                 };
             }
         }
@@ -148,8 +150,8 @@ impl Plan<'_> {
             let _ = writeln!(calls, "    if (!b.again) {{\n{answers}    }}");
         }
         let stamp = if stamps {
-            "__device__ static void stamp(u64* spent, u32 stage, u64& at) {\n  const u64 now = cycles();\n  \
-             spent[stage] += now - at;\n  at = now;\n}\n"
+            "__device__ static void stamp(const Block& b, u64* spent, u32 stage, u64& at) {\n  const u64 now = cycles();\n  \
+             if (b.is_first_thread()) spent[stage] += now - at;\n  at = now;\n}\n"
         } else {
             ""
         };
@@ -168,14 +170,17 @@ extern \"C\" __global__ void {cluster}__launch_bounds__({threads}, 1) tickrt_res
   barriers_are_there();
   sync_block();
 {armed}  {meet}
-  u64 spent[kStages] = {{}};
-  for (;; next_call(b, turn)) {{
+{counted}  for (;; next_call(b, turn)) {{
 {calls}    sync_block();
 {leave}  }}
   finish<{blocks}>(b, turn, spent);
 }}
 ",
             state = self.state,
+            counted = match spent {
+                Some(offset) => format!("  u64* const spent = reinterpret_cast<u64*>(shared({offset}));\n"),
+                None => "  const u64* const spent = nullptr;\n".to_owned(),
+            },
             leave = if of_window { "    if (b.leaves) {\n      next_call(b, turn);\n      break;\n    }\n" } else { "" },
             barriers = self.barriers * 2
         )

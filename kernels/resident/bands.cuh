@@ -1,0 +1,266 @@
+// Values of planes in bands: each block has some rows of all planes, one behind the other, and computes those of the next value.
+// What windows need of the rows beside them, the two blocks beside it send: a halo of some rows before its own and behind them,
+// in two copies. Rows beyond the first and the last one are zeros. A block of the last ones may have fewer rows, or none.
+//
+// Two calls never meet in a halo: of the next call but one, a block is sent nothing before those beside it have answered its halos
+// of the next, and so have read all of this one's.
+
+namespace tickrt {
+namespace resident {
+
+// A band that is written. B: height (rows in all), rows (of a block), columns, planes; own, row_pitch, plane_pitch (of the own
+// rows: floats), at (where the first plane that is written is); halo, halo_bytes (of one copy), before, behind (its rows), first
+// (of the halo's planes, the first that is written), halo_planes, barriers.
+template <class B>
+struct Band {
+  static constexpr u32 kHaloRows = B::before + B::behind, kHaloPlane = kHaloRows * B::columns;
+  static constexpr bool kHasHalo = kHaloRows > 0;
+
+  // Rows of a block.
+  __device__ static u32 rows_of(u32 block) {
+    const u32 from = block * B::rows;
+    return from >= B::height ? 0 : B::height - from < B::rows ? B::height - from : B::rows;
+  }
+  // Bytes that a block is sent in a call.
+  __device__ static u32 bytes(u32 block) {
+    if (!kHasHalo || rows_of(block) == 0) return 0;
+    const u32 behind = rows_of(block + 1) < B::behind ? rows_of(block + 1) : B::behind;
+    return ((block ? B::before : 0) + behind) * B::columns * B::halo_planes * 4;
+  }
+  __device__ static void arm(const Block& b) {
+    const u32 all = bytes(b.rank);
+    if (all && b.thread == 0) expect(B::barriers, all), expect(B::barriers + 8, all);
+  }
+  // An element of the block's rows, and to those beside it what they need of it.
+  __device__ static void put(const Block& b, u32 plane, u32 row, u32 column, float x) {
+    const u32 own = rows_of(b.rank);
+    // A place that another value had: zeros behind the last row.
+    shared(B::own)[B::at + plane * B::plane_pitch + row * B::row_pitch + column] = row < own ? x : 0.f;
+    if (!kHasHalo || row >= own) return;
+    const u32 there = B::halo + b.copy() * B::halo_bytes + 4 * ((B::first + plane) * kHaloPlane + column);
+    const u32 barrier = B::barriers + 8 * b.copy();
+    if (B::behind && row < B::behind && b.rank > 0) send(peer(b.rank - 1), there + 4 * (B::before + row) * B::columns, barrier, x);
+    if (B::before && row + B::before >= B::rows && rows_of(b.rank + 1) > 0)
+      send(peer(b.rank + 1), there + 4 * (row + B::before - B::rows) * B::columns, barrier, x);
+  }
+  // Behind the last of what is written of it.
+  __device__ static bool meet(const Block& b, bool is_last) {
+    const u32 all = is_last ? bytes(b.rank) : 0;
+    return !sync_block_or(all && !wait(b, B::barriers, all));
+  }
+};
+
+// A band that is read: rows before its own, and behind them, come from the halo.
+template <class B>
+struct BandRead {
+  const float *own, *halo;
+  __device__ explicit BandRead(const Block& b) : own(B::own_of(b)), halo(shared(B::halo + (B::halo_bytes ? b.copy() * B::halo_bytes : 0))) {}
+  __device__ float operator()(u32 plane, int row, u32 column) const {
+    constexpr u32 kHaloPlane = (B::before + B::behind) * B::columns;
+    if (row < 0) return halo[plane * kHaloPlane + u32(row + int(B::before)) * B::columns + column];
+    if (row >= int(B::rows)) return halo[plane * kHaloPlane + (u32(row) - B::rows + B::before) * B::columns + column];
+    return own[plane * B::plane_pitch + u32(row) * B::row_pitch + column];
+  }
+};
+
+// Numbers of the model that lie beside each other, some at a time.
+template <u32 kCount, bool kKept>
+__device__ void some(const Numbers<kKept>& numbers, u32 i, float (&to)[kCount]) {
+  if constexpr (kCount == 4) {
+    const Words4 v = kKept ? *reinterpret_cast<const Words4*>(shared(numbers.kept) + i) : constant4(numbers.at + 4ull * i);
+    to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+  } else if constexpr (kCount == 2 && kKept) {
+    const Pair v = *reinterpret_cast<const Pair*>(shared(numbers.kept) + i);
+    to[0] = v.x, to[1] = v.y;
+  } else {
+#pragma unroll
+    for (u32 k = 0; k < kCount; ++k) to[k] = numbers[i + k];
+  }
+}
+
+// A convolution that moves by one row. A thread has all rows of the block at one column, and some channels of the result; threads
+// beside each other share the planes of the input.
+//
+// S: threads; Out (a Band), In (a BandRead); is_last (of what writes the band); planes, kernel_rows, kernel_columns, dilation_rows,
+// dilation_columns, stride_columns, before_rows, before_columns, outputs, channels (of a thread), splits; weights ([plane][row][column]
+// [output], then the bias), weights_kept, is_kept; function, alpha.
+template <class S>
+struct BandConv {
+  using Out = Band<typename S::Out>;
+  static constexpr u32 kRows = S::Out::rows, kHigh = kRows + (S::kernel_rows - 1) * S::dilation_rows;
+  static constexpr u32 kTiles = S::Out::columns * (S::outputs / S::channels);
+  static constexpr u32 kAtOnce = S::threads / S::splits;
+  static constexpr u32 kWeights = S::planes * S::kernel_rows * S::kernel_columns * S::outputs;
+  static constexpr bool kPads = S::before_columns > 0 ||
+      (S::Out::columns - 1) * S::stride_columns + (S::kernel_columns - 1) * S::dilation_columns - S::before_columns >= S::In::columns;
+
+  Numbers<S::is_kept> weights;
+  __device__ BandConv(const Block& b, const Turn& turn)
+      : weights(Numbers<S::is_kept>::template load<S::threads>(b, turn, S::weights, S::weights_kept, kWeights + S::outputs)) {}
+  __device__ static void arm(const Block& b) {
+    if (S::is_last) Out::arm(b);
+  }
+
+  __device__ bool run(const Block& b) const {
+    for (u32 first = 0; first < kTiles; first += kAtOnce) {
+      const u32 tile = first + b.thread / S::splits;
+      // Whole warps: lanes add up each other's sums.
+      if (first + b.warp * 32 / S::splits < kTiles) compute(b, tile < kTiles && b.thread / S::splits < kAtOnce ? tile : kTiles);
+    }
+    return Out::meet(b, S::is_last);
+  }
+
+ private:
+  __device__ void compute(const Block& b, u32 tile) const {
+    const bool has = tile < kTiles;
+    const u32 column = has ? tile % S::Out::columns : 0, channel = has ? tile / S::Out::columns * S::channels : 0;
+    const u32 part = b.thread % S::splits;
+    const BandRead<typename S::In> in(b);
+    float sums[S::channels][kRows] = {};
+#pragma unroll 1
+    for (u32 plane = part; plane < S::planes; plane += S::splits) {
+#pragma unroll
+      for (u32 k = 0; k < S::kernel_columns; ++k) {
+        const u32 at = column * S::stride_columns + k * S::dilation_columns - S::before_columns;
+        const bool inside = !kPads || at < S::In::columns;
+        float x[kHigh];
+#pragma unroll
+        for (u32 r = 0; r < kHigh; ++r) x[r] = inside ? in(plane, int(r) - int(S::before_rows), at) : 0.f;
+#pragma unroll
+        for (u32 r = 0; r < S::kernel_rows; ++r) {
+          float w[S::channels];
+          some<S::channels>(weights, ((plane * S::kernel_rows + r) * S::kernel_columns + k) * S::outputs + channel, w);
+#pragma unroll
+          for (u32 o = 0; o < S::channels; ++o) {
+#pragma unroll
+            for (u32 row = 0; row < kRows; ++row) sums[o][row] = fmaf(w[o], x[row + r * S::dilation_rows], sums[o][row]);
+          }
+        }
+      }
+    }
+#pragma unroll
+    for (u32 o = 0; o < S::channels; ++o) {
+      const float bias = weights[kWeights + channel + o];
+#pragma unroll
+      for (u32 row = 0; row < kRows; ++row) {
+#pragma unroll
+        for (u32 mask = 1; mask < S::splits; mask *= 2) sums[o][row] += across_lanes(sums[o][row], mask);
+        if (has && part == (o * kRows + row) % S::splits)
+          Out::put(b, channel + o, row, column, apply<S::function>(sums[o][row] + bias, S::alpha));
+      }
+    }
+  }
+};
+
+// The greatest or mean of windows that move by one row. S: threads, Out, In, is_last; planes, kernel_rows, ..., as above; mean,
+// counts_padding, behind_rows, behind_columns.
+template <class S>
+struct BandPool {
+  using Out = Band<typename S::Out>;
+  __device__ BandPool(const Block&, const Turn&) {}
+  __device__ static void arm(const Block& b) {
+    if (S::is_last) Out::arm(b);
+  }
+  __device__ bool run(const Block& b) const {
+    const BandRead<typename S::In> in(b);
+    for (u32 i = b.thread; i < S::planes * S::Out::columns; i += S::threads) {
+      const u32 plane = i / S::Out::columns, column = i % S::Out::columns;
+#pragma unroll
+      for (u32 row = 0; row < S::Out::rows; ++row) Out::put(b, plane, row, column, pooled(b, in, plane, row, column));
+    }
+    return Out::meet(b, S::is_last);
+  }
+
+ private:
+  __device__ static float pooled(const Block& b, const BandRead<typename S::In>& in, u32 plane, u32 row, u32 column) {
+    float pooled = 0;
+    u32 seen = 0, counted = 0;
+#pragma unroll
+    for (u32 r = 0; r < S::kernel_rows; ++r) {
+      const int near = int(row + r * S::dilation_rows) - int(S::before_rows), far = int(b.rank * S::Out::rows) + near;
+#pragma unroll
+      for (u32 k = 0; k < S::kernel_columns; ++k) {
+        const int at = int(column * S::stride_columns + k * S::dilation_columns) - int(S::before_columns);
+        counted += far < int(S::Out::height + S::behind_rows) && at < int(S::In::columns + S::behind_columns);
+        if (u32(far) >= S::Out::height || u32(at) >= S::In::columns) continue;
+        const float v = in(plane, near, u32(at));
+        pooled = S::mean ? pooled + v : seen == 0 || v > pooled || v != v ? v : pooled;
+        ++seen;
+      }
+    }
+    return S::mean ? pooled / float(S::counts_padding ? counted : seen) : pooled;
+  }
+};
+
+// Each row of a band of one column times a matrix; the results go to block 0's part of the device's memory, and a word to block 0
+// when they are there. Before that block 0 has said that it has begun the call, and so is through with the rows of the one before.
+//
+// S: threads, blocks; In (row_pitch is a multiple of 4 and plane_pitch 1: a row's planes lie beside each other, zeros behind them),
+// height, rows; inputs4 (fours of planes), outputs, parts (lanes that share a row's planes), each (outputs of a thread); weights (of a
+// thread: fours of its outputs), bias; to (in block 0's part); words (a word of each block), said (a word: by copy), barriers (two:
+// of block 0's word, of the others').
+template <class S>
+struct BandRows {
+  static constexpr u32 kColumns = S::threads / S::parts, kFours = S::inputs4 / S::parts;
+  static constexpr u32 kBytes = 4 * (S::blocks - 1);
+
+  __device__ BandRows(const Block&, const Turn&) {}
+  __device__ static void arm(const Block& b) {
+    if (b.thread != 0) return;
+    if (b.rank == 0)
+      expect(S::barriers + 16, kBytes), expect(S::barriers + 24, kBytes);
+    else
+      expect(S::barriers, 4), expect(S::barriers + 8, 4);
+  }
+
+  __device__ bool run(const Block& b, const Turn& turn) const {
+    if (b.rank == 0 && b.thread > 0 && b.thread < S::blocks)
+      send(peer(b.thread), S::said + 4 * b.copy(), S::barriers + 8 * b.copy(), 0.f);
+    if (b.rank != 0 && sync_block_or(!wait(b, S::barriers, 4))) return false;
+    multiply(b, turn);
+    sync_block();
+    if (b.rank != 0 && b.thread == 0) {
+      fence_cluster();
+      send(peer(0), S::words + 4 * (b.copy() * S::blocks + b.rank), S::barriers + 16 + 8 * b.copy(), 0.f);
+    }
+    return !sync_block_or(b.rank == 0 && !wait(b, S::barriers + 16, kBytes));
+  }
+
+ private:
+  __device__ static void multiply(const Block& b, const Turn& turn) {
+    const u32 part = b.thread % S::parts, column = b.thread / S::parts;
+    const Words4* rows = reinterpret_cast<const Words4*>(S::In::own_of(b)) + part;
+    float sums[S::each][S::rows] = {};
+#pragma unroll 2
+    for (u32 k = 0; k < kFours; ++k) {
+      Words4 w[S::each];
+#pragma unroll
+      for (u32 i = 0; i < S::each; ++i) w[i] = constant4(turn.constants + S::weights + 16ull * ((k * S::each + i) * S::threads + b.thread));
+#pragma unroll
+      for (u32 r = 0; r < S::rows; ++r) {
+        const Words4 x = rows[r * (S::In::row_pitch / 4) + k * S::parts];
+#pragma unroll
+        for (u32 i = 0; i < S::each; ++i) {
+          sums[i][r] = fmaf(w[i].x, x.x, sums[i][r]), sums[i][r] = fmaf(w[i].y, x.y, sums[i][r]);
+          sums[i][r] = fmaf(w[i].z, x.z, sums[i][r]), sums[i][r] = fmaf(w[i].w, x.w, sums[i][r]);
+        }
+      }
+    }
+    float* to = reinterpret_cast<float*>(turn.state + S::to);
+#pragma unroll
+    for (u32 i = 0; i < S::each; ++i) {
+      const u32 output = column + i * kColumns;
+      const float bias = output < S::outputs ? constant(turn.constants + S::bias + 4ull * output) : 0.f;
+#pragma unroll
+      for (u32 r = 0; r < S::rows; ++r) {
+#pragma unroll
+        for (u32 mask = 1; mask < S::parts; mask *= 2) sums[i][r] += across_lanes(sums[i][r], mask);
+        const u32 row = b.rank * S::rows + r;
+        if (part == r % S::parts && output < S::outputs && row < S::height) to[row * S::outputs + output] = sums[i][r] + bias;
+      }
+    }
+  }
+};
+
+}  // namespace resident
+}  // namespace tickrt

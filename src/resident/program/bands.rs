@@ -1,0 +1,447 @@
+//! Planes too large to be whole in every block: each block has a band of some rows of all of them, and gets the rows beside its own
+//! from the blocks beside it. For convolutions and pools that move by one row and leave the number of rows as it is, and for the
+//! LSTM or GRU behind them that takes the rows as its steps (DeepLOB).
+
+use super::numbers::Numbers;
+use super::plan::{Plan, Whole};
+use super::recurrent::PAIR_WEIGHTS;
+use super::stages::{no_bias, sliding};
+use super::unsupported;
+use crate::error::Result;
+use crate::resident::network::{Conv, Emit, Network, Operation, Pool, PoolKind, Recurrent, Sliding, Stage, ValueId};
+
+/// Threads of a block: so many have registers for half of a unit's weights each, and for the sums of convolutions. 320 would not:
+/// three warps of one scheduler have 168 each.
+pub(super) const THREADS: u32 = 256;
+/// Sums that a thread has of a convolution.
+const SUMS: u32 = 28;
+
+/// What lies in bands.
+#[derive(Debug, Clone)]
+pub(super) struct Bands {
+    /// Of all planes.
+    height: u32,
+    /// Of a block; those of the last ones may have fewer.
+    pub(super) rows: u32,
+    values: Vec<Option<Shape>>,
+    tiles: Vec<Option<Tile>>,
+    /// Shared memory that no value needs any more: where, and how much.
+    free: Vec<(u32, u32)>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Shape {
+    planes: u32,
+    columns: u32,
+    /// Rows of others that some stage reads.
+    before: u32,
+    behind: u32,
+    /// It is some planes of another value, from this one on, and lies there.
+    part_of: Option<(ValueId, u32)>,
+    /// Rows lie one behind the other, and not planes: what reads it takes row by row.
+    by_row: bool,
+}
+
+/// Where a value lies in each block.
+#[derive(Debug, Clone, Copy)]
+struct Tile {
+    own: u32,
+    bytes: u32,
+    halo: u32,
+    halo_bytes: u32,
+    barriers: u32,
+}
+
+impl Bands {
+    /// Of a network that begins with planes and goes on with an LSTM or GRU over their rows; none of any other.
+    pub(super) fn of(network: &Network, blocks: u32) -> Option<Self> {
+        let input = network.inputs[0];
+        let first = network.stages.iter().find(|stage| stage.reads == [input])?;
+        let Operation::Conv(conv) = &first.operation else { return None };
+        let height = conv.sliding.size[0] as u32;
+        let rows = height.div_ceil(blocks);
+        let mut values = vec![None; network.values.len()];
+        values[input.0] = Some(Shape {
+            planes: conv.sliding.channels as u32,
+            columns: conv.sliding.size[1] as u32,
+            ..Shape::default()
+        });
+        let mut bands = Self { height, rows, values, tiles: vec![None; network.values.len()], free: Vec::new() };
+        let mut turned = vec![None; network.values.len()];
+        let mut is_taken = false;
+        for stage in &network.stages {
+            let reads_bands = stage.reads.iter().any(|id| bands.values[id.0].is_some() || turned[id.0].is_some());
+            match &stage.operation {
+                _ if !reads_bands => {}
+                Operation::Recurrent(of) => {
+                    let from: ValueId = turned[stage.reads[0].0]?;
+                    let shape = bands.values[from.0].as_mut().filter(|shape| shape.planes == of.inputs as u32)?;
+                    shape.by_row = true;
+                    (bands.takes(of) && network.uses(from) == 1).then_some(())?;
+                    is_taken = true;
+                }
+                Operation::Transpose { shape, order } => {
+                    let from = stage.reads[0];
+                    let of = bands.values[from.0]?;
+                    let is_turned =
+                        of.columns == 1 && *shape == [of.planes as usize, height as usize] && *order == [1, 0];
+                    (is_turned && network.uses(stage.writes) == 1).then_some(())?;
+                    turned[stage.writes.0] = Some(from);
+                }
+                operation => bands.add(network, operation, stage)?,
+            }
+        }
+        let outputs = network.outputs.iter().any(|id| bands.values[id.0].is_some() || turned[id.0].is_some());
+        let shapes = || bands.values.iter().flatten();
+        let beside =
+            shapes().all(|shape| shape.before.max(shape.behind) <= rows && (!shape.by_row || shape.planes % 4 == 0));
+        // Those of which others are part are sent when the parts are written, and the input by the host.
+        let alone = |id: usize| shapes().any(|shape| shape.part_of.is_some_and(|(of, _)| of.0 == id)) || id == input.0;
+        let halo = |shape: &Shape| shape.before + shape.behind > 0;
+        let sent = bands.values.iter().enumerate().all(|(id, shape)| !alone(id) || !shape.as_ref().is_some_and(halo));
+        (is_taken && !outputs && beside && sent).then_some(bands)
+    }
+
+    fn add(&mut self, network: &Network, operation: &Operation, stage: &Stage) -> Option<()> {
+        let shape = match operation {
+            Operation::Conv(conv) if conv.groups == 1 => {
+                self.slides(stage.reads[0], &conv.sliding)?;
+                Shape { planes: conv.outputs as u32, columns: conv.sliding.output()[1] as u32, ..Shape::default() }
+            }
+            Operation::Pool(pool) => {
+                self.slides(stage.reads[0], &pool.sliding)?;
+                let [planes, columns] = [pool.sliding.channels, pool.sliding.output()[1]].map(|size| size as u32);
+                Shape { planes, columns, ..Shape::default() }
+            }
+            Operation::Concat { outer: 1, .. } => {
+                let columns = self.values[stage.reads[0].0]?.columns;
+                let mut planes = 0;
+                for &id in &stage.reads {
+                    let input = network.inputs.contains(&id);
+                    let part =
+                        self.values[id.0].as_mut().filter(|part| part.columns == columns && part.part_of.is_none())?;
+                    (network.uses(id) == 1 && !input).then_some(())?;
+                    part.part_of = Some((stage.writes, planes));
+                    planes += part.planes;
+                }
+                Shape { planes, columns, ..Shape::default() }
+            }
+            _ => return None,
+        };
+        self.values[stage.writes.0] = Some(shape);
+        Some(())
+    }
+
+    /// Whether a window moves over the value by one row and leaves as many; then the rows are noted that it needs of others.
+    fn slides(&mut self, id: ValueId, of: &Sliding) -> Option<()> {
+        let height = self.height;
+        let shape = self.values[id.0].as_mut()?;
+        let whole =
+            [of.channels, of.size[0], of.size[1]].map(|size| size as u32) == [shape.planes, height, shape.columns];
+        let moves = of.strides[0] == 1 && of.before[0] + of.behind[0] + 1 == of.reach(0);
+        (whole && moves && shape.part_of.is_none()).then_some(())?;
+        shape.before = shape.before.max(of.before[0] as u32);
+        shape.behind = shape.behind.max(of.behind[0] as u32);
+        Some(())
+    }
+
+    fn takes(&self, of: &Recurrent) -> bool {
+        let in_pairs = 2 * of.units.next_multiple_of(8) as u32 <= PAIR_WEIGHTS;
+        in_pairs && of.emit == Emit::Last && of.steps as u32 == self.height
+    }
+
+    pub(super) fn has(&self, id: ValueId) -> bool {
+        self.values[id.0].is_some()
+    }
+
+    /// Whether a block's rows do not lie beside each other where the planes lie one behind the other, nor as whole messages.
+    pub(super) fn is_apart(&self, id: ValueId) -> bool {
+        self.shape(id).planes > 1 || !self.share(id).is_multiple_of(4)
+    }
+
+    /// Elements of a block's rows of one plane.
+    pub(super) fn share(&self, id: ValueId) -> u32 {
+        self.rows * self.shape(id).columns
+    }
+
+    fn shape(&self, id: ValueId) -> Shape {
+        self.values[id.0].expect("`has` was asked")
+    }
+}
+
+/// How a convolution falls to threads.
+#[derive(Clone, Copy)]
+struct Tiling {
+    channels: u32,
+    splits: u32,
+}
+
+impl Plan<'_> {
+    fn bands(&mut self) -> &mut Bands {
+        self.bands.as_mut().expect("a stage in bands is of a plan with bands")
+    }
+
+    /// A stage whose value lies in bands.
+    pub(super) fn band_stage(&mut self, stage: &Stage) -> Result<()> {
+        match &stage.operation {
+            Operation::Conv(conv) => self.band_conv(conv, stage)?,
+            Operation::Pool(pool) => self.band_pool(pool, stage)?,
+            // Its parts have been written where it lies.
+            Operation::Concat { .. } => {}
+            // What comes behind it reads the value as it lies.
+            _ => return Ok(()),
+        }
+        for &id in &stage.reads {
+            self.band_is_read(id, stage);
+        }
+        Ok(())
+    }
+
+    /// Its memory is free where nothing further reads it.
+    fn band_is_read(&mut self, id: ValueId, by: &Stage) {
+        let mut readers = self.network.stages.iter().filter(|stage| stage.reads.contains(&id));
+        let is_last = readers.next_back().is_some_and(|stage| stage.writes == by.writes);
+        let bands = self.bands();
+        if let Some(tile) = bands.tiles[id.0].filter(|_| is_last && bands.shape(id).part_of.is_none()) {
+            bands.free.push((tile.own, tile.bytes));
+        }
+    }
+
+    fn tile(&mut self, id: ValueId) -> Result<Tile> {
+        let bands = self.bands();
+        let (shape, rows) = (bands.shape(id), bands.rows);
+        if let Some(tile) = bands.tiles[id.0] {
+            return Ok(tile);
+        }
+        let bytes = (shape.planes * rows * shape.columns * 4).next_multiple_of(16);
+        let free = (0..bands.free.len())
+            .filter(|&place| bands.free[place].1 >= bytes)
+            .min_by_key(|&place| bands.free[place].1);
+        let (own, bytes) = match free {
+            Some(place) => bands.free.swap_remove(place),
+            None => (self.room(bytes), bytes),
+        };
+        let halo_bytes = (shape.planes * (shape.before + shape.behind) * shape.columns * 4).next_multiple_of(16);
+        let halo = self.room(2 * halo_bytes);
+        let barriers = if halo_bytes > 0 { self.barriers()? } else { 0 };
+        let tile = Tile { own, bytes, halo, halo_bytes, barriers };
+        self.bands().tiles[id.0] = Some(tile);
+        Ok(tile)
+    }
+
+    /// Floats from row to row and from plane to plane of a block's own rows.
+    fn pitches(&mut self, id: ValueId) -> [u32; 2] {
+        let bands = self.bands();
+        let (shape, rows) = (bands.shape(id), bands.rows);
+        if shape.by_row { [shape.planes, 1] } else { [shape.columns, rows * shape.columns] }
+    }
+
+    /// The structure `Out` of what writes the value, and whether nothing more of it is written behind that.
+    fn band_out(&mut self, id: ValueId) -> Result<(String, bool)> {
+        let part = self.bands().shape(id);
+        let (whole, first) = part.part_of.unwrap_or((id, 0));
+        let parts =
+            self.bands().values.iter().flatten().filter(|shape| shape.part_of.is_some_and(|(of, _)| of == whole));
+        let is_last =
+            parts.map(|shape| shape.part_of.map_or(0, |(_, first)| first)).max().is_none_or(|last| last == first);
+        let tile = self.tile(whole)?;
+        let [row_pitch, plane_pitch] = self.pitches(whole);
+        let bands = self.bands();
+        let of = bands.shape(whole);
+        let numbers = Numbers::default()
+            .int("height", bands.height)
+            .int("rows", bands.rows)
+            .int("columns", of.columns)
+            .int("own", tile.own)
+            .int("at", first * plane_pitch)
+            .int("row_pitch", row_pitch)
+            .int("plane_pitch", plane_pitch)
+            .int("halo", tile.halo)
+            .int("halo_bytes", tile.halo_bytes)
+            .int("halo_planes", of.planes)
+            .int("first", first)
+            .int("before", of.before)
+            .int("behind", of.behind)
+            .int("barriers", tile.barriers);
+        Ok((format!("  struct Out {{\n{}  }};\n", numbers.0), is_last))
+    }
+
+    /// The structure `In` of what reads the value.
+    fn band_in(&mut self, id: ValueId) -> Result<String> {
+        let (shape, [height, rows]) = (self.bands().shape(id), [self.bands().height, self.bands().rows]);
+        let [mut row_pitch, mut plane_pitch] = self.pitches(id);
+        let (own, tile) = if self.network.inputs.contains(&id) {
+            let none = Tile { own: 0, bytes: 0, halo: 0, halo_bytes: 0, barriers: 0 };
+            match self.place(id).whole {
+                Some(Whole { offset, copy_bytes }) => {
+                    [row_pitch, plane_pitch] = [shape.columns, height * shape.columns];
+                    (format!("whole<{offset}, {copy_bytes}>(b) + b.rank * {}", rows * shape.columns), none)
+                }
+                None => (format!("shared({})", self.share(id)), none),
+            }
+        } else {
+            let tile = self.tile(id)?;
+            (format!("shared({})", tile.own), tile)
+        };
+        let numbers = Numbers::default()
+            .int("rows", rows)
+            .int("columns", shape.columns)
+            .int("row_pitch", row_pitch)
+            .int("plane_pitch", plane_pitch)
+            .int("halo", tile.halo)
+            .int("halo_bytes", tile.halo_bytes)
+            .int("before", shape.before)
+            .int("behind", shape.behind)
+            .text(&format!(
+                "  static __device__ const float* own_of([[maybe_unused]] const Block& b) {{ return {own}; }}\n"
+            ));
+        Ok(format!("  struct In {{\n{}  }};\n", numbers.0))
+    }
+
+    fn band_conv(&mut self, conv: &Conv, stage: &Stage) -> Result<()> {
+        let (from, into) = (stage.reads[0], stage.writes);
+        let input = self.band_in(from)?;
+        let (out, is_last) = self.band_out(into)?;
+        let Sliding { channels: planes, kernel: [kernel_rows, kernel_columns], .. } = conv.sliding;
+        let weights = (0..planes * kernel_rows * kernel_columns * conv.outputs).map(|place| {
+            let (output, tap) = (place % conv.outputs, place / conv.outputs);
+            conv.weights[output * planes * kernel_rows * kernel_columns + tap]
+        });
+        let bias = conv.bias.iter().flat_map(|bias| bias.iter().copied());
+        let weights = weights.chain(bias).chain(no_bias(conv.bias.as_deref(), conv.outputs)).collect::<Vec<_>>();
+        let weights = self.constant(weights);
+        let kept = self.numbers_of_block((conv.weights.len() + conv.outputs) as u32);
+        let (shape, rows) = (self.bands().shape(into), self.bands().rows);
+        let Tiling { channels, splits } = tiling(conv, shape.columns, rows, self.threads);
+        let numbers = sliding(Numbers::default().int("threads", self.threads), &conv.sliding)
+            .text(&out)
+            .text(&input)
+            .truth("is_last", is_last)
+            .int("planes", planes)
+            .int("outputs", conv.outputs)
+            .int("channels", channels)
+            .int("splits", splits)
+            .int("weights", weights)
+            .text(&kept)
+            .function(conv.activation);
+        let note = format!(
+            "conv {kernel_rows}x{kernel_columns}, {planes} to {} channels, {rows} rows of {} a block, {channels} channels a thread, \
+             {splits} threads a sum{}",
+            conv.outputs,
+            shape.columns,
+            halo_of(shape)
+        );
+        self.step("BandConv", numbers, true, false, note);
+        Ok(())
+    }
+
+    fn band_pool(&mut self, pool: &Pool, stage: &Stage) -> Result<()> {
+        let input = self.band_in(stage.reads[0])?;
+        let (out, is_last) = self.band_out(stage.writes)?;
+        let numbers = sliding(Numbers::default().int("threads", self.threads), &pool.sliding)
+            .text(&out)
+            .text(&input)
+            .truth("is_last", is_last)
+            .int("planes", pool.sliding.channels)
+            .int("behind_rows", pool.sliding.behind[0])
+            .int("behind_columns", pool.sliding.behind[1])
+            .truth("mean", pool.kind != PoolKind::Max)
+            .truth("counts_padding", pool.kind == PoolKind::AverageWithPadding);
+        let (shape, rows) = (self.bands().shape(stage.writes), self.bands().rows);
+        let note = format!("pool of {} channels, {rows} rows a block{}", pool.sliding.channels, halo_of(shape));
+        self.step("BandPool", numbers, true, false, note);
+        Ok(())
+    }
+
+    /// The value in bands of which this one is the rows.
+    pub(super) fn turned_band(&self, id: ValueId) -> Option<ValueId> {
+        let bands = self.bands.as_ref()?;
+        let from = self.network.stages.iter().find(|stage| stage.writes == id)?;
+        from.reads.first().copied().filter(|&from| bands.has(from))
+    }
+
+    /// All rows times the weights of the network behind them, four of each unit; where they are in block 0's part of the device's memory.
+    pub(super) fn band_rows(&mut self, of: &Recurrent, gru: bool, from: ValueId, bias: u32) -> Result<u32> {
+        let input = self.band_in(from)?;
+        let (threads, blocks) = (self.threads, self.blocks);
+        let (inputs4, outputs) = (of.inputs as u32 / 4, 4 * of.units as u32);
+        let parts = if inputs4.is_multiple_of(2) { 2 } else { 1 };
+        let columns = threads / parts;
+        let each = outputs.div_ceil(columns);
+        let gates = if gru { 3 } else { 4 };
+        let weight = |k: u32, i: u32, thread: u32, e: u32| {
+            let (output, input) = (thread / parts + i * columns, (k * parts + thread % parts) * 4 + e);
+            let (unit, gate) = ((output / 4) as usize, (output % 4) as usize);
+            let there = output < outputs && gate < gates;
+            if there { of.weights[(gate * of.units + unit) * of.inputs + input as usize] } else { 0.0 }
+        };
+        let mut all = Vec::new();
+        for k in 0..inputs4 / parts {
+            for i in 0..each {
+                all.extend((0..4 * threads).map(|place| weight(k, i, place / 4, place % 4)));
+            }
+        }
+        let weights = self.constant(all);
+        let (height, rows) = (self.bands().height, self.bands().rows);
+        let to = self.in_state(height * outputs * 4);
+        let (words, said) = (self.room(2 * 4 * blocks), self.room(16));
+        let barriers = self.barriers()?;
+        let behind = self.barriers()?;
+        if behind != barriers + 16 {
+            return Err(unsupported("barriers that do not follow each other".into()));
+        }
+        self.hears(blocks);
+        let numbers = Numbers::default()
+            .int("threads", threads)
+            .int("blocks", blocks)
+            .text(&input)
+            .int("height", height)
+            .int("rows", rows)
+            .int("inputs4", inputs4)
+            .int("outputs", outputs)
+            .int("parts", parts)
+            .int("each", each)
+            .int("weights", weights)
+            .int("bias", bias)
+            .int("to", to)
+            .int("words", words)
+            .int("said", said)
+            .int("barriers", barriers);
+        let note = format!("{height} rows of {} to {outputs}, to block 0 through the device's memory", of.inputs);
+        self.step("BandRows", numbers, true, true, note);
+        Ok(to)
+    }
+}
+
+fn halo_of(shape: Shape) -> String {
+    match shape.before + shape.behind {
+        0 => String::new(),
+        rows => format!(", {rows} rows from those beside it"),
+    }
+}
+
+/// The fastest by a count of what a block's schedulers issue and its shared memory serves.
+fn tiling(conv: &Conv, columns: u32, rows: u32, threads: u32) -> Tiling {
+    let of = &conv.sliding;
+    let [planes, outputs] = [of.channels, conv.outputs].map(|size| size as u32);
+    let [kernel_rows, kernel_columns] = of.kernel.map(|size| size as u32);
+    let (taps, high) = (kernel_rows * kernel_columns, rows + of.reach(0) as u32 - 1);
+    let cycles = |&Tiling { channels, splits }: &Tiling| {
+        let (tiles, at_once) = (columns * outputs / channels, threads / splits);
+        let warps = (tiles.min(at_once) * splits).div_ceil(32);
+        let loads = kernel_columns * high + taps * channels.div_ceil(2);
+        let issued = rows * taps * channels + loads + 8;
+        let shuffles = channels * rows * splits.ilog2();
+        let plane = (issued * warps.div_ceil(4)).max(loads * warps).max(100);
+        let adds = (2 * shuffles * warps.div_ceil(4)).max(shuffles * warps) + 30 * splits.ilog2();
+        tiles.div_ceil(at_once) * (planes.div_ceil(splits) * plane + adds + 100)
+    };
+    let all =
+        [1, 2, 4].into_iter().flat_map(|channels| (0..=5).map(move |power| Tiling { channels, splits: 1 << power }));
+    let fits = |tiling: &Tiling| {
+        outputs.is_multiple_of(tiling.channels)
+            && (tiling.channels == 1 || tiling.channels * rows <= SUMS)
+            && tiling.splits <= planes
+    };
+    all.filter(fits).min_by_key(cycles).expect("one channel and no splits always do")
+}
