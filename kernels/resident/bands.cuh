@@ -79,18 +79,19 @@ __device__ void some(const Numbers<kKept>& numbers, u32 i, float (&to)[kCount]) 
 }
 
 // A convolution that moves by one row. A thread has all rows of the block at one column, and some channels of the result; threads
-// beside each other share the planes of the input.
+// beside each other share the planes of the input. Tiles that are left when the others have gone to all threads, so many at a time,
+// go to more threads each.
 //
 // S: threads; Out (a Band), In (a BandRead); is_last (of what writes the band); planes, kernel_rows, kernel_columns, dilation_rows,
-// dilation_columns, stride_columns, before_rows, before_columns, outputs, channels (of a thread), splits; weights ([plane][row][column]
-// [output], then the bias), weights_kept, is_kept; function, alpha.
+// dilation_columns, stride_columns, before_rows, before_columns, outputs, channels (of a thread), splits (threads of a tile),
+// last_splits; weights ([plane][row][column][output], weights_pitch from plane to plane, then the bias), weights_kept, is_kept;
+// function, alpha.
 template <class S>
 struct BandConv {
   using Out = Band<typename S::Out>;
   static constexpr u32 kRows = S::Out::rows, kHigh = kRows + (S::kernel_rows - 1) * S::dilation_rows;
-  static constexpr u32 kTiles = S::Out::columns * (S::outputs / S::channels);
-  static constexpr u32 kAtOnce = S::threads / S::splits;
-  static constexpr u32 kWeights = S::planes * S::kernel_rows * S::kernel_columns * S::outputs;
+  static constexpr u32 kTiles = S::Out::columns * (S::outputs / S::channels), kWeights = S::planes * S::weights_pitch;
+  static constexpr u32 kAtOnce = S::threads / S::splits, kBefore = kTiles / kAtOnce * kAtOnce;
   static constexpr bool kPads = S::before_columns > 0 ||
       (S::Out::columns - 1) * S::stride_columns + (S::kernel_columns - 1) * S::dilation_columns - S::before_columns >= S::In::columns;
 
@@ -102,23 +103,23 @@ struct BandConv {
   }
 
   __device__ bool run(const Block& b) const {
-    for (u32 first = 0; first < kTiles; first += kAtOnce) {
-      const u32 tile = first + b.thread / S::splits;
-      // Whole warps: lanes add up each other's sums.
-      if (first + b.warp * 32 / S::splits < kTiles) compute(b, tile < kTiles && b.thread / S::splits < kAtOnce ? tile : kTiles);
-    }
+    for (u32 first = 0; first < kBefore; first += kAtOnce) compute<S::splits>(b, first + b.thread / S::splits);
+    // Whole warps: lanes add up each other's sums.
+    const u32 tile = kBefore + b.thread / S::last_splits;
+    if (kBefore < kTiles && kBefore + b.warp * 32 / S::last_splits < kTiles) compute<S::last_splits>(b, tile);
     return Out::meet(b, S::is_last);
   }
 
  private:
+  template <u32 kSplits>
   __device__ void compute(const Block& b, u32 tile) const {
     const bool has = tile < kTiles;
     const u32 column = has ? tile % S::Out::columns : 0, channel = has ? tile / S::Out::columns * S::channels : 0;
-    const u32 part = b.thread % S::splits;
+    const u32 part = b.thread % kSplits;
     const BandRead<typename S::In> in(b);
     float sums[S::channels][kRows] = {};
-#pragma unroll 1
-    for (u32 plane = part; plane < S::planes; plane += S::splits) {
+#pragma unroll(S::kernel_columns > 2 || S::planes / kSplits < 2 ? 1 : 2)
+    for (u32 plane = part; plane < S::planes; plane += kSplits) {
 #pragma unroll
       for (u32 k = 0; k < S::kernel_columns; ++k) {
         const u32 at = column * S::stride_columns + k * S::dilation_columns - S::before_columns;
@@ -129,7 +130,7 @@ struct BandConv {
 #pragma unroll
         for (u32 r = 0; r < S::kernel_rows; ++r) {
           float w[S::channels];
-          some<S::channels>(weights, ((plane * S::kernel_rows + r) * S::kernel_columns + k) * S::outputs + channel, w);
+          some<S::channels>(weights, plane * S::weights_pitch + (r * S::kernel_columns + k) * S::outputs + channel, w);
 #pragma unroll
           for (u32 o = 0; o < S::channels; ++o) {
 #pragma unroll
@@ -138,15 +139,43 @@ struct BandConv {
         }
       }
     }
+    add_up<kSplits>(b, sums);
+    // Lanes that have the same channels in the end hand on a row each.
+    constexpr u32 kSame = kSplits / kHalvings<kSplits>;
+    const u32 own = channel + first_own<kSplits>(b);
 #pragma unroll
-    for (u32 o = 0; o < S::channels; ++o) {
-      const float bias = weights[kWeights + channel + o];
+    for (u32 o = 0; o < S::channels / kHalvings<kSplits>; ++o) {
+      const float bias = weights[kWeights + own + o];
 #pragma unroll
       for (u32 row = 0; row < kRows; ++row) {
+        if (has && part / kHalvings<kSplits> == row % kSame)
+          Out::put(b, own + o, row, column, apply<S::function>(sums[o][row] + bias, S::alpha));
+      }
+    }
+  }
+
+  // Halves of the channels change hands while there are several; then all lanes have the same sum.
+  template <u32 kSplits>
+  static constexpr u32 kHalvings = S::channels < kSplits ? S::channels : kSplits;
+  template <u32 kSplits>
+  __device__ static u32 first_own(const Block& b) {
+    u32 own = 0;
+    for (u32 mask = 1, half = S::channels / 2; mask < kHalvings<kSplits>; mask *= 2, half /= 2) own += b.lane & mask ? half : 0;
+    return own;
+  }
+  template <u32 kSplits>
+  __device__ static void add_up(const Block& b, float (&sums)[S::channels][kRows]) {
 #pragma unroll
-        for (u32 mask = 1; mask < S::splits; mask *= 2) sums[o][row] += across_lanes(sums[o][row], mask);
-        if (has && part == (o * kRows + row) % S::splits)
-          Out::put(b, channel + o, row, column, apply<S::function>(sums[o][row] + bias, S::alpha));
+    for (u32 mask = 1; mask < kSplits; mask *= 2) {
+      const bool halves = mask < kHalvings<kSplits>, upper = halves && b.lane & mask;
+      const u32 kept = halves ? S::channels / (2 * mask) : S::channels / kHalvings<kSplits>, behind = halves ? kept : 0;
+#pragma unroll
+      for (u32 o = 0; o < kept; ++o) {
+#pragma unroll
+        for (u32 row = 0; row < kRows; ++row) {
+          const float mine = upper ? sums[o + behind][row] : sums[o][row], other = upper ? sums[o][row] : sums[o + behind][row];
+          sums[o][row] = mine + across_lanes(other, mask);
+        }
       }
     }
   }
@@ -227,15 +256,26 @@ struct BandRows {
   }
 
  private:
+  static constexpr u32 kAhead = kFours % 8 == 0 ? 8 : kFours % 4 == 0 ? 4 : kFours % 3 == 0 ? 3 : 1;
+  __device__ static void load(const Block& b, const Turn& turn, u32 k, Words4 (&to)[S::each]) {
+#pragma unroll
+    for (u32 i = 0; i < S::each; ++i)
+      to[i] = constant4_ahead(turn.constants + S::weights + 16ull * ((k * S::each + i) * S::threads + b.thread));
+  }
   __device__ static void multiply(const Block& b, const Turn& turn) {
     const u32 part = b.thread % S::parts, column = b.thread / S::parts;
     const Words4* rows = reinterpret_cast<const Words4*>(S::In::own_of(b)) + part;
     float sums[S::each][S::rows] = {};
-#pragma unroll 2
+    // The weights come from the cache of the whole GPU: some are on their way all the time.
+    Words4 coming[kAhead][S::each];
+#pragma unroll
+    for (u32 k = 0; k < kAhead; ++k) load(b, turn, k, coming[k]);
+#pragma unroll(kAhead)
     for (u32 k = 0; k < kFours; ++k) {
       Words4 w[S::each];
 #pragma unroll
-      for (u32 i = 0; i < S::each; ++i) w[i] = constant4(turn.constants + S::weights + 16ull * ((k * S::each + i) * S::threads + b.thread));
+      for (u32 i = 0; i < S::each; ++i) w[i] = coming[k % kAhead][i];
+      load(b, turn, k + kAhead < kFours ? k + kAhead : k, coming[k % kAhead]);
 #pragma unroll
       for (u32 r = 0; r < S::rows; ++r) {
         const Words4 x = rows[r * (S::In::row_pitch / 4) + k * S::parts];

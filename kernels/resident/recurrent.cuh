@@ -83,7 +83,7 @@ struct Recurrent {
       sync_block();
     }
     if constexpr (S::lanes == 2) {
-      steps_of_pairs(b, turn);
+      if constexpr (S::loads_late) steps_of_pairs(b, turn, Late(b, turn, at(b), 0)); else steps_of_pairs(b, turn, weights);
       sync_block();
       return true;
     } else {
@@ -150,7 +150,8 @@ struct Recurrent {
 
   // Two lanes have a unit, and both compute all of its gates: one shuffle a gate, and no other lane to wait for. The two copies of
   // the state are where the instructions say: between a barrier and the first load nothing is computed.
-  __device__ void steps_of_pairs(const Block& b, const Turn& turn) const {
+  template <class W>
+  __device__ static void steps_of_pairs(const Block& b, const Turn& turn, const W& weights) {
     if (same_in_warp(b.warp) * 32 >= kActive) return;
     const u32 unit = b.thread / 2 < S::units ? b.thread / 2 : 0;
     const bool writes = b.thread < 2 * S::units && b.thread % 2 == 0;
@@ -170,7 +171,7 @@ struct Recurrent {
       const Words4 of_row = S::is_projected ? next : *reinterpret_cast<const Words4*>(row);
       if (row < last) row += kRows;
       if (S::is_projected) next = load_words4(row);
-      one_step(b, read + from / 4, of_row, h, c);
+      one_step(b, weights, read + from / 4, of_row, h, c);
       if (writes) {
         write[into] = h;
         if (S::emits_all) *to = h;
@@ -189,21 +190,22 @@ struct Recurrent {
     if (kEmitsCell) out(b)[S::steps * S::units + unit] = c;
   }
 
-  __device__ void one_step(const Block& b, const Words4* of_state, const Words4& row, float& h, float& c) const {
+  template <class W>
+  __device__ static void one_step(const Block& b, const W& weights, const Words4* of_state, const Words4& row, float& h, float& c) {
     Words4 v[kState4];
 #pragma unroll
     for (u32 k = 0; k < kState4; ++k) v[k] = of_state[k * 2];
     float sums[3], of_output[1];
     if constexpr (S::gru) {
-      multiply<3>(b, v, {0, 1, 2}, sums);
+      multiply<3>(b, weights, v, {0, 1, 2}, sums);
       const float z = sigmoid(sums[0] + row.x), r = sigmoid(sums[1] + row.y);
       const float candidate = hyperbolic_tangent(fmaf(r, sums[2] + row.w, row.z));
       h = fmaf(z, h - candidate, candidate);
     } else {
       // The output's gate comes last: it is not wanted before the cell is there.
-      multiply<3>(b, v, {3, 0, 2}, sums);
+      multiply<3>(b, weights, v, {3, 0, 2}, sums);
       const float g = fmaf(2.f, sigmoid(2.f * (sums[0] + row.w)), -1.f);
-      multiply<1>(b, v, {1}, of_output);
+      multiply<1>(b, weights, v, {1}, of_output);
       c = fmaf(sigmoid(sums[2] + row.z), c, sigmoid(sums[1] + row.x) * g);
       h = sigmoid(of_output[0] + row.y) * hyperbolic_tangent(c);
     }
@@ -213,8 +215,8 @@ struct Recurrent {
     u32 of[3];
   };
   // The state times the weights of some gates, a lane's share and then both.
-  template <u32 kGates>
-  __device__ void multiply(const Block& b, const Words4 (&v)[kState4], const Gates& gates, float (&sums)[kGates]) const {
+  template <u32 kGates, class W>
+  __device__ static void multiply(const Block& b, const W& weights, const Words4 (&v)[kState4], const Gates& gates, float (&sums)[kGates]) {
     float a[kGates] = {}, c[kGates] = {};
 #pragma unroll
     for (u32 k = 0; k < kState4; ++k) {

@@ -15,6 +15,7 @@ use crate::resident::network::{Conv, Emit, Network, Operation, Pool, PoolKind, R
 pub(super) const THREADS: u32 = 256;
 /// Sums that a thread has of a convolution.
 const SUMS: u32 = 28;
+const LANES: u32 = 32;
 
 /// What lies in bands.
 #[derive(Debug, Clone)]
@@ -174,6 +175,8 @@ impl Bands {
 struct Tiling {
     channels: u32,
     splits: u32,
+    /// Of the tiles that are left when the others have gone to all threads.
+    last_splits: u32,
 }
 
 impl Plan<'_> {
@@ -302,17 +305,20 @@ impl Plan<'_> {
         let (from, into) = (stage.reads[0], stage.writes);
         let input = self.band_in(from)?;
         let (out, is_last) = self.band_out(into)?;
+        let (shape, rows) = (self.bands().shape(into), self.bands().rows);
+        let Tiling { channels, splits, last_splits } = tiling(conv, shape.columns, rows, self.threads);
         let Sliding { channels: planes, kernel: [kernel_rows, kernel_columns], .. } = conv.sliding;
-        let weights = (0..planes * kernel_rows * kernel_columns * conv.outputs).map(|place| {
-            let (output, tap) = (place % conv.outputs, place / conv.outputs);
-            conv.weights[output * planes * kernel_rows * kernel_columns + tap]
+        let taps = kernel_rows * kernel_columns;
+        // Lanes that share a sum have a plane each: four floats further they are in other banks.
+        let pitch = taps * conv.outputs + if splits.max(last_splits) > 1 { 4 } else { 0 };
+        let weights = (0..planes * pitch).map(|place| {
+            let (plane, tap, output) = (place / pitch, place % pitch / conv.outputs, place % conv.outputs);
+            if tap < taps { conv.weights[(output * planes + plane) * taps + tap] } else { 0.0 }
         });
         let bias = conv.bias.iter().flat_map(|bias| bias.iter().copied());
         let weights = weights.chain(bias).chain(no_bias(conv.bias.as_deref(), conv.outputs)).collect::<Vec<_>>();
         let weights = self.constant(weights);
-        let kept = self.numbers_of_block((conv.weights.len() + conv.outputs) as u32);
-        let (shape, rows) = (self.bands().shape(into), self.bands().rows);
-        let Tiling { channels, splits } = tiling(conv, shape.columns, rows, self.threads);
+        let kept = self.numbers_of_block((planes * pitch + conv.outputs) as u32);
         let numbers = sliding(Numbers::default().int("threads", self.threads), &conv.sliding)
             .text(&out)
             .text(&input)
@@ -321,12 +327,14 @@ impl Plan<'_> {
             .int("outputs", conv.outputs)
             .int("channels", channels)
             .int("splits", splits)
+            .int("last_splits", last_splits)
             .int("weights", weights)
+            .int("weights_pitch", pitch)
             .text(&kept)
             .function(conv.activation);
         let note = format!(
             "conv {kernel_rows}x{kernel_columns}, {planes} to {} channels, {rows} rows of {} a block, {channels} channels a thread, \
-             {splits} threads a sum{}",
+             {splits} and {last_splits} threads a sum{}",
             conv.outputs,
             shape.columns,
             halo_of(shape)
@@ -426,18 +434,32 @@ fn tiling(conv: &Conv, columns: u32, rows: u32, threads: u32) -> Tiling {
     let [planes, outputs] = [of.channels, conv.outputs].map(|size| size as u32);
     let [kernel_rows, kernel_columns] = of.kernel.map(|size| size as u32);
     let (taps, high) = (kernel_rows * kernel_columns, rows + of.reach(0) as u32 - 1);
-    let cycles = |&Tiling { channels, splits }: &Tiling| {
-        let (tiles, at_once) = (columns * outputs / channels, threads / splits);
-        let warps = (tiles.min(at_once) * splits).div_ceil(32);
+    // So many tiles at a time, each of so many threads.
+    let round = |channels: u32, tiles: u32, splits: u32| {
+        let warps = (tiles * splits).div_ceil(LANES);
         let loads = kernel_columns * high + taps * channels.div_ceil(2);
         let issued = rows * taps * channels + loads + 8;
-        let shuffles = channels * rows * splits.ilog2();
-        let plane = (issued * warps.div_ceil(4)).max(loads * warps).max(100);
-        let adds = (2 * shuffles * warps.div_ceil(4)).max(shuffles * warps) + 30 * splits.ilog2();
-        tiles.div_ceil(at_once) * (planes.div_ceil(splits) * plane + adds + 100)
+        // A scheduler with one warp waits for its loads.
+        let plane = (issued * warps.div_ceil(4)).max(loads * warps).max(issued + 60);
+        let levels = splits.ilog2();
+        let shuffles = (0..levels).map(|level| (channels >> (level + 1)).max(1) * rows).sum::<u32>();
+        let puts = 12 * rows * (channels / splits).max(1);
+        planes.div_ceil(splits) * plane + (3 * shuffles + puts) * warps.div_ceil(4) + 30 * levels + 150
     };
-    let all =
-        [1, 2, 4].into_iter().flat_map(|channels| (0..=5).map(move |power| Tiling { channels, splits: 1 << power }));
+    let cycles = |&Tiling { channels, splits, last_splits }: &Tiling| {
+        let (tiles, at_once) = (columns * outputs / channels, threads / splits);
+        let left = tiles % at_once;
+        let last = if left > 0 { round(channels, left, last_splits) } else { 0 };
+        tiles / at_once * round(channels, at_once, splits) + last
+    };
+    let most = |tiles: u32| (0..=5).rev().map(|power| 1 << power).find(|splits| tiles * splits <= threads && *splits <= planes);
+    let all = [1, 2, 4].into_iter().flat_map(|channels| {
+        (0..=5).map(move |power| {
+            let splits = 1 << power;
+            let left = columns * outputs / channels % (threads / splits);
+            Tiling { channels, splits, last_splits: most(left).unwrap_or(1) }
+        })
+    });
     let fits = |tiling: &Tiling| {
         outputs.is_multiple_of(tiling.channels)
             && (tiling.channels == 1 || tiling.channels * rows <= SUMS)

@@ -38,7 +38,8 @@ impl Plan<'_> {
         let bias = self.constant((0..of.units).flat_map(|unit| biases(of, gru, unit)).collect::<Vec<_>>());
         let cell = of.initial_cell.iter().copied().chain(std::iter::repeat(0.0)).take(of.units);
         let initial = self.constant(of.initial.iter().copied().chain(cell).collect::<Vec<_>>());
-        let loads_late = self.is_ahead && count <= LATE_WEIGHTS;
+        // What comes before rows in bands wants its registers, too.
+        let loads_late = alone || (self.is_ahead && count <= LATE_WEIGHTS);
         let kept = if loads_late { GLOBAL.to_owned() } else { self.weights_of_threads(count) };
         let rows_global = self.is_ahead || rows > threads || alone;
         let together = if !rows_global && self.has_registers(4 * input4) { 1 } else { 2 };
