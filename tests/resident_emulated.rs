@@ -576,6 +576,30 @@ fn recurrent_layers_answer_as_the_plain_executor_does_on_any_number_of_blocks() 
     }
 }
 
+/// Blocks with fewer rows than others and with none, halos on either side or both, planes side by side.
+#[test]
+fn planes_in_bands_answer_as_the_plain_executor_does() {
+    let count = std::env::var("TICKRT_TEST_NETWORKS").map_or(24, |count| count.parse().unwrap());
+    let mut done = 0;
+    for seed in 0..count {
+        let (bytes, _) = Growing::in_bands(seed);
+        let model = Model::from_bytes(bytes).unwrap();
+        let network = lower(&model, &Shapes::new()).unwrap();
+        let blocks = [16, 8, 4, 2][seed as usize % 4];
+        let options = Options { blocks: Some(blocks), in_bands: true, ..Options::default() };
+        let normalizer = untouched(&network, &model);
+        match program_with(&network, &normalizer, Hardware::H100, options) {
+            Ok(_) => done += 1,
+            Err(error) => {
+                println!("{seed} on {blocks} blocks: {error}");
+                continue;
+            }
+        }
+        agrees(&format!("seed {seed}"), &network, &normalizer, options);
+    }
+    assert!(done * 2 > count, "{done} of {count} went in bands");
+}
+
 #[test]
 fn streams_of_rows_are_answered_as_their_windows() {
     let turn = Duration::from_secs(20);

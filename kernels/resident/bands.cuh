@@ -10,7 +10,7 @@ namespace resident {
 
 // A band that is written. B: height (rows in all), rows (of a block), columns, planes; own, row_pitch, plane_pitch (of the own
 // rows: floats), at (where the first plane that is written is); halo, halo_bytes (of one copy), before, behind (its rows), first
-// (of the halo's planes, the first that is written), halo_planes, barriers.
+// (of the halo's planes, the first that is written), first (of the halo's planes, the first that is written), halo_planes, barriers.
 template <class B>
 struct Band {
   static constexpr u32 kHaloRows = B::before + B::behind, kHaloPlane = kHaloRows * B::columns;
@@ -31,22 +31,53 @@ struct Band {
     const u32 all = bytes(b.rank);
     if (all && b.thread == 0) expect(B::barriers, all), expect(B::barriers + 8, all);
   }
-  // An element of the block's rows, and to those beside it what they need of it.
-  __device__ static void put(const Block& b, u32 plane, u32 row, u32 column, float x) {
-    const u32 own = rows_of(b.rank);
-    // A place that another value had: zeros behind the last row.
-    shared(B::own)[B::at + plane * B::plane_pitch + row * B::row_pitch + column] = row < own ? x : 0.f;
-    if (!kHasHalo || row >= own) return;
-    const u32 there = B::halo + b.copy() * B::halo_bytes + 4 * ((B::first + plane) * kHaloPlane + column);
-    const u32 barrier = B::barriers + 8 * b.copy();
-    if (B::behind && row < B::behind && b.rank > 0) send(peer(b.rank - 1), there + 4 * (B::before + row) * B::columns, barrier, x);
+  // An element of the block's rows. Where they end another value may have been: zeros. Of one column the blocks beside it get what
+  // they need at once, of several when all is there: fewer messages, and far fewer instructions.
+  __device__ static void put(const Block& b, u32 own_rows, u32 plane, u32 row, u32 column, float x) {
+    shared(B::own)[B::at + plane * B::plane_pitch + row * B::row_pitch + column] = row < own_rows ? x : 0.f;
+    if (!kAtOnce || row >= own_rows) return;
+    const u32 there = B::halo + b.copy() * B::halo_bytes + 4 * (B::first + plane) * kHaloRows, barrier = B::barriers + 8 * b.copy();
     if (B::before && row + B::before >= B::rows && rows_of(b.rank + 1) > 0)
-      send(peer(b.rank + 1), there + 4 * (row + B::before - B::rows) * B::columns, barrier, x);
+      send(peer(b.rank + 1), there + 4 * (row + B::before - B::rows), barrier, x);
+    if (B::behind && row < B::behind && b.rank > 0) send(peer(b.rank - 1), there + 4 * (B::before + row), barrier, x);
   }
-  // Behind the last of what is written of it.
+  // Behind what is written of it, by all threads; behind the last of that, the blocks beside this one get their halos.
+  template <u32 kThreads>
   __device__ static bool meet(const Block& b, bool is_last) {
     const u32 all = is_last ? bytes(b.rank) : 0;
+    if (kHasHalo && !kAtOnce && is_last) {
+      sync_block();
+      send_halos<kThreads>(b);
+    }
     return !sync_block_or(all && !wait(b, B::barriers, all));
+  }
+
+ private:
+  static constexpr bool kAtOnce = kHasHalo && B::columns == 1;
+  // Columns that one message has.
+  static constexpr u32 kWide = B::columns % 4 == 0 && B::plane_pitch % 4 == 0 ? 4 : B::columns % 2 == 0 && B::plane_pitch % 2 == 0 ? 2 : 1;
+
+  // The last rows are before those of the next block, the first ones behind those of the block before: row h of their halos.
+  template <u32 kThreads>
+  __device__ static void send_halos(const Block& b) {
+    const u32 own = rows_of(b.rank), barrier = B::barriers + 8 * b.copy();
+    const bool is_next = rows_of(b.rank + 1) > 0;
+    const u32 there = B::halo + b.copy() * B::halo_bytes;
+#pragma unroll 1
+    for (u32 i = b.thread; i < B::halo_planes * kHaloRows * (B::columns / kWide); i += kThreads) {
+      const u32 column = i % (B::columns / kWide) * kWide, line = i / (B::columns / kWide), h = line % kHaloRows, plane = line / kHaloRows;
+      const bool to_next = h < B::before;
+      const u32 row = to_next ? B::rows - B::before + h : h - B::before;
+      if (to_next ? !is_next : b.rank == 0 || row >= own) continue;
+      const float* from = shared(B::own) + plane * B::plane_pitch + row * B::row_pitch + column;
+      const u32 block = peer(to_next ? b.rank + 1 : b.rank - 1), at = there + 4 * (line * B::columns + column);
+      if constexpr (kWide == 4)
+        send4(block, at, barrier, *reinterpret_cast<const Words4*>(from));
+      else if constexpr (kWide == 2)
+        send2(block, at, barrier, from[0], from[1]);
+      else
+        send(block, at, barrier, from[0]);
+    }
   }
 };
 
@@ -103,11 +134,12 @@ struct BandConv {
   }
 
   __device__ bool run(const Block& b) const {
+#pragma unroll 1
     for (u32 first = 0; first < kBefore; first += kAtOnce) compute<S::splits>(b, first + b.thread / S::splits);
     // Whole warps: lanes add up each other's sums.
     const u32 tile = kBefore + b.thread / S::last_splits;
     if (kBefore < kTiles && kBefore + b.warp * 32 / S::last_splits < kTiles) compute<S::last_splits>(b, tile);
-    return Out::meet(b, S::is_last);
+    return Out::template meet<S::threads>(b, S::is_last);
   }
 
  private:
@@ -118,9 +150,10 @@ struct BandConv {
     const u32 part = b.thread % kSplits;
     const BandRead<typename S::In> in(b);
     float sums[S::channels][kRows] = {};
-#pragma unroll(S::kernel_columns > 2 || S::planes / kSplits < 2 ? 1 : 2)
+    // Few instructions: those of a call that find no room in a multiprocessor's cache cost three cycles each.
+#pragma unroll 1
     for (u32 plane = part; plane < S::planes; plane += kSplits) {
-#pragma unroll
+#pragma unroll(S::kernel_columns > 2 ? 1 : 2)
       for (u32 k = 0; k < S::kernel_columns; ++k) {
         const u32 at = column * S::stride_columns + k * S::dilation_columns - S::before_columns;
         const bool inside = !kPads || at < S::In::columns;
@@ -142,14 +175,14 @@ struct BandConv {
     add_up<kSplits>(b, sums);
     // Lanes that have the same channels in the end hand on a row each.
     constexpr u32 kSame = kSplits / kHalvings<kSplits>;
-    const u32 own = channel + first_own<kSplits>(b);
+    const u32 own = channel + first_own<kSplits>(b), own_rows = Out::rows_of(b.rank);
 #pragma unroll
     for (u32 o = 0; o < S::channels / kHalvings<kSplits>; ++o) {
       const float bias = weights[kWeights + own + o];
 #pragma unroll
       for (u32 row = 0; row < kRows; ++row) {
         if (has && part / kHalvings<kSplits> == row % kSame)
-          Out::put(b, own + o, row, column, apply<S::function>(sums[o][row] + bias, S::alpha));
+          Out::put(b, own_rows, own + o, row, column, apply<S::function>(sums[o][row] + bias, S::alpha));
       }
     }
   }
@@ -192,12 +225,14 @@ struct BandPool {
   }
   __device__ bool run(const Block& b) const {
     const BandRead<typename S::In> in(b);
+    const u32 own_rows = Out::rows_of(b.rank);
+#pragma unroll 1
     for (u32 i = b.thread; i < S::planes * S::Out::columns; i += S::threads) {
       const u32 plane = i / S::Out::columns, column = i % S::Out::columns;
 #pragma unroll
-      for (u32 row = 0; row < S::Out::rows; ++row) Out::put(b, plane, row, column, pooled(b, in, plane, row, column));
+      for (u32 row = 0; row < S::Out::rows; ++row) Out::put(b, own_rows, plane, row, column, pooled(b, in, plane, row, column));
     }
-    return Out::meet(b, S::is_last);
+    return Out::template meet<S::threads>(b, S::is_last);
   }
 
  private:
@@ -221,25 +256,19 @@ struct BandPool {
   }
 };
 
-// Each row of a band of one column times a matrix; the results go to block 0's part of the device's memory, and a word to block 0
-// when they are there. Before that block 0 has said that it has begun the call, and so is through with the rows of the one before.
+// Each row of a band of one column times a matrix; the results go to block 0's part of the device's memory. Before that block 0 has said
+// that it has begun the call, and so is through with the rows of the one before.
 //
 // S: threads, blocks; In (row_pitch is a multiple of 4 and plane_pitch 1: a row's planes lie beside each other, zeros behind them),
 // height, rows; inputs4 (fours of planes), outputs, parts (lanes that share a row's planes), each (outputs of a thread); weights (of a
-// thread: fours of its outputs), bias; to (in block 0's part); words (a word of each block), said (a word: by copy), barriers (two:
-// of block 0's word, of the others').
+// thread: fours of its outputs), bias; to (in block 0's part); said (a word: by copy), barriers.
 template <class S>
 struct BandRows {
   static constexpr u32 kColumns = S::threads / S::parts, kFours = S::inputs4 / S::parts;
-  static constexpr u32 kBytes = 4 * (S::blocks - 1);
 
   __device__ BandRows(const Block&, const Turn&) {}
   __device__ static void arm(const Block& b) {
-    if (b.thread != 0) return;
-    if (b.rank == 0)
-      expect(S::barriers + 16, kBytes), expect(S::barriers + 24, kBytes);
-    else
-      expect(S::barriers, 4), expect(S::barriers + 8, 4);
+    if (b.rank != 0 && b.thread == 0) expect(S::barriers, 4), expect(S::barriers + 8, 4);
   }
 
   __device__ bool run(const Block& b, const Turn& turn) const {
@@ -248,15 +277,11 @@ struct BandRows {
     if (b.rank != 0 && sync_block_or(!wait(b, S::barriers, 4))) return false;
     multiply(b, turn);
     sync_block();
-    if (b.rank != 0 && b.thread == 0) {
-      fence_cluster();
-      send(peer(0), S::words + 4 * (b.copy() * S::blocks + b.rank), S::barriers + 16 + 8 * b.copy(), 0.f);
-    }
-    return !sync_block_or(b.rank == 0 && !wait(b, S::barriers + 16, kBytes));
+    return true;
   }
 
  private:
-  static constexpr u32 kAhead = kFours % 8 == 0 ? 8 : kFours % 4 == 0 ? 4 : kFours % 3 == 0 ? 3 : 1;
+  static constexpr u32 kAhead = kFours % 4 == 0 ? 4 : kFours % 3 == 0 ? 3 : 1;
   __device__ static void load(const Block& b, const Turn& turn, u32 k, Words4 (&to)[S::each]) {
 #pragma unroll
     for (u32 i = 0; i < S::each; ++i)
@@ -299,6 +324,25 @@ struct BandRows {
         if (part == r % S::parts && output < S::outputs && row < S::height) to[row * S::outputs + output] = sums[i][r] + bias;
       }
     }
+  }
+};
+
+// Block 0 waits for a word of each other block, whose rows are there when it comes. S: threads, blocks; words (one of each block, by copy),
+// barriers.
+template <class S>
+struct BandRowsMeet {
+  static constexpr u32 kBytes = 4 * (S::blocks - 1);
+
+  __device__ BandRowsMeet(const Block&, const Turn&) {}
+  __device__ static void arm(const Block& b) {
+    if (b.is_first_thread()) expect(S::barriers, kBytes), expect(S::barriers + 8, kBytes);
+  }
+  __device__ bool run(const Block& b) const {
+    if (b.rank != 0 && b.thread == 0) {
+      fence_cluster();
+      send(peer(0), S::words + 4 * (b.copy() * S::blocks + b.rank), S::barriers + 8 * b.copy(), 0.f);
+    }
+    return !sync_block_or(b.rank == 0 && !wait(b, S::barriers, kBytes));
   }
 };
 

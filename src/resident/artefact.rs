@@ -411,7 +411,7 @@ impl Source {
         let tensor = if options.semantics == Semantics::Stateful { of_one_row(tensor) } else { tensor };
         let normalizer = Normalizer::new(&normalization, &tensor, &tensor.shape, window_row)?;
         let ArtefactOptions { blocks, threads, stamps, semantics, asks, .. } = *options;
-        let wanted = program::Options { blocks, threads, stamps, semantics, asks };
+        let wanted = program::Options { blocks, threads, stamps, semantics, asks, in_bands: false };
         let program = program_with(&network, &normalizer, hardware, wanted)?;
         Ok(Self { network, tensor, normalization, normalizer, window_row, program })
     }

@@ -88,6 +88,8 @@ pub struct Options {
     pub semantics: Semantics,
     /// Who asks the host for a call.
     pub asks: Asks,
+    /// Planes go in bands of rows although they would fit whole, where they can: for tests of small ones.
+    pub in_bands: bool,
 }
 
 /// Which blocks look for a call in the host's memory, where a block needs a share of its input alone.
@@ -158,7 +160,7 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
         Some(Of { blocks, threads: options.threads.unwrap_or(bands::THREADS), runs: false, bands })
     });
     let mut refused = None;
-    for layout in plain.chain(in_bands) {
+    for layout in plain.filter(|_| !options.in_bands).chain(in_bands) {
         match Plan::new(&job, hardware, layout, options.asks).and_then(|plan| plan.finish(options.stamps)) {
             Ok(program) => return Ok(program),
             Err(error) => refused = Some(refused.unwrap_or(error)),

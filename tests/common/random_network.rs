@@ -335,6 +335,74 @@ impl Growing {
         self.shape = [&[1, outputs], &sliding.output[..]].concat();
     }
 
+    /// Planes whose windows move by one row and keep the number of rows, two branches of them side by side, and a recurrent layer over the
+    /// rows: what goes in bands. The number of its input's elements beside it.
+    pub fn in_bands(seed: u64) -> (Vec<u8>, usize) {
+        let mut random = Random(seed);
+        let (planes, rows, columns) = (random.pick(&[1, 1, 3]), random.of(9, 40), random.of(2, 9));
+        let count = planes * rows * columns;
+        let mut growing = Self::new(random.next(), &[1, planes, rows, columns]);
+        growing.banded_conv(random.of(1, 9), [1, random.of(1, 2)], 1, random.of(1, 2));
+        for _ in 0..random.of(0, 2) {
+            growing.activation();
+            growing.banded_conv(random.pick(&[2, 4, 5, 8]), [random.of(1, 4), 1], random.of(1, 2), 1);
+        }
+        let all = growing.shape[3];
+        growing.banded_conv(random.pick(&[4, 6, 8]), [1, all], 1, 1);
+        let (trunk, shape) = (growing.last.clone(), growing.shape.clone());
+        let mut branches = Vec::new();
+        for _ in 0..random.of(1, 3) {
+            growing.last.clone_from(&trunk);
+            growing.shape.clone_from(&shape);
+            match random.of(0, 2) {
+                0 => growing.banded_pool(random.of(1, 3)),
+                _ => growing.banded_conv(4, [1, 1], 1, 1),
+            }
+            growing.banded_conv(4 * random.of(1, 4), [random.of(1, 3), 1], 1, 1);
+            branches.push((growing.last.clone(), growing.shape[1]));
+        }
+        if branches.len() > 1 {
+            let name = format!("concat_{}", growing.nodes.len());
+            let parts: Vec<&str> = branches.iter().map(|(name, _)| name.as_str()).collect();
+            growing.add(onnx::node(&name, "Concat", &parts, &[&name]).with("axis", 1));
+            growing.shape[1] = branches.iter().map(|(_, planes)| planes).sum();
+        }
+        let axis = growing.integers(&[3]);
+        let node = growing.node("Squeeze", &[&axis]);
+        growing.add(node);
+        let node = growing.node("Transpose", &[]).with("perm", &[0_usize, 2, 1][..]);
+        growing.add(node);
+        growing.shape = vec![1, rows, growing.shape[1]];
+        growing.recurrent_of(random.chance(), random.of(1, 30), true, false);
+        growing.matmul();
+        (growing.model(), count)
+    }
+
+    fn banded_conv(&mut self, outputs: usize, [rows, columns]: [usize; 2], dilation: usize, stride: usize) {
+        let columns = columns.min(self.shape[3]);
+        let shape = [outputs, self.shape[1], rows, columns];
+        let (weights, bias) = (self.weight(&shape, shape[1..].iter().product()), self.weight(&[outputs], 1));
+        let (around, before) = ((rows - 1) * dilation, self.random.of(0, (rows - 1) * dilation));
+        let node = self
+            .node("Conv", &[&weights, &bias])
+            .with("pads", &[before, 0, around - before, 0][..])
+            .with("strides", &[1, stride][..])
+            .with("dilations", &[dilation, 1][..]);
+        self.add(node);
+        self.shape = vec![1, outputs, self.shape[2], (self.shape[3] - columns) / stride + 1];
+    }
+
+    fn banded_pool(&mut self, rows: usize) {
+        let operator = self.random.pick(&["MaxPool", "AveragePool"]);
+        let before = self.random.of(0, rows - 1);
+        let node = self
+            .node(operator, &[])
+            .with("kernel_shape", &[rows, 1][..])
+            .with("strides", &[1_usize, 1][..])
+            .with("pads", &[before, 0, rows - 1 - before, 0][..]);
+        self.add(node);
+    }
+
     pub fn pool(&mut self) {
         let operator = self.random.pick(&["MaxPool", "AveragePool"]);
         let mut sliding = self.sliding(true);
