@@ -170,7 +170,7 @@ fn what_cannot_be_built_says_why_and_what_happens_then() {
     let here = ArtefactOptions::default();
     let goes_on = "the chain goes on to TensorRT";
     let many = refused(
-        build("deeplob", &here),
+        build("deeplob", &ArtefactOptions { blocks: Some(1), ..here }),
         ErrorKind::Unsupported,
         &["deeplob.onnx", "bytes of activations in a block", "232448"],
     );

@@ -851,6 +851,7 @@ fn guesses_are_near_what_was_measured() {
         ("cnn_small", Semantics::Whole, 7277),
         ("lstm_s", Semantics::Whole, 27_700),
         ("lstm_a", Semantics::Window, 2903),
+        ("deeplob", Semantics::Whole, 136_700),
     ] {
         let model = Model::read(model(&format!("{name}.onnx"))).unwrap();
         let network = lower(&model, &Shapes::new()).unwrap();

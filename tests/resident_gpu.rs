@@ -135,6 +135,43 @@ fn every_window_of_the_zoo_has_the_cpus_answer() {
     }
 }
 
+/// Each block computes some rows, and gets those beside them from its neighbours; calls come before the ones before are answered.
+#[test]
+fn planes_in_bands_have_the_cpus_answer_across_turns_and_calls_in_flight() {
+    let Some(_alone) = alone() else { return };
+    let (samples, rounds, depths) = if under_a_tool() { (4, 1, &[2][..]) } else { (200, 5, &[1, 4][..]) };
+    let artefact = artefact("deeplob");
+    assert_eq!(artefact.facts().blocks, 16);
+    let inputs: Vec<Vec<f32>> = (0..samples).map(|seed| random(seed, 4000)).collect();
+    let mut cpu = reference("deeplob", &config());
+    let mut expected = vec![[0.0_f32; 3]; inputs.len()];
+    for (input, answer) in inputs.iter().zip(&mut expected) {
+        cpu.infer(input, answer).unwrap();
+    }
+    for &depth in depths {
+        let mut session = Session::resident(&artefact, &SessionConfig { depth, ..short_turns() }).unwrap();
+        let (mut apart, mut got, mut answered) = (0.0_f32, [0.0_f32; 3], 0);
+        let mut flying = std::collections::VecDeque::new();
+        for number in 0..rounds * inputs.len() + depth {
+            if number >= depth {
+                let (ticket, of) = flying.pop_front().expect("so many are in flight");
+                session.wait(ticket, &mut got).unwrap();
+                let of: usize = of;
+                apart = apart.max(furthest(&got, &expected[of]));
+                answered += 1;
+            }
+            if number < rounds * inputs.len() {
+                let of = number % inputs.len();
+                let mut slot = session.input().unwrap();
+                slot.write(0, &inputs[of]).unwrap();
+                flying.push_back((slot.submit().unwrap(), of));
+            }
+        }
+        println!("deeplob, {depth} in flight: {answered} answers, furthest from the CPU's by {apart:.1e}");
+        assert!(answered == rounds * inputs.len() && apart < 1e-5, "{answered} answers, {apart}");
+    }
+}
+
 /// Networks of operators at random, odd sizes among them, each with large, small and ordinary inputs.
 #[test]
 fn random_networks_have_onnx_runtimes_answers() {

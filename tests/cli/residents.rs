@@ -124,7 +124,9 @@ fn flags_that_do_not_go_with_resident_are_refused_with_the_reason() {
 fn resident_build_that_cannot_be_names_what_is_missing_and_leaves_nothing() {
     let tool = Tool::new().without_gpu().with("TICKRT_NVRTC", "/nonexistent/libnvrtc.so");
     let build = |name: &str| tool.run(&["build", "--resident", "--onnx", &model(name), "--engine", "x.resident"]);
-    build("deeplob.onnx").must(3, &["bytes of activations in a block", "the chain goes on to TensorRT"]);
+    let deeplob = model("deeplob.onnx");
+    let in_one = ["build", "--resident", "--onnx", &deeplob, "--engine", "x.resident", "--resident-blocks=1"];
+    tool.run(&in_one).must(3, &["bytes of activations in a block", "the chain goes on to TensorRT"]);
     build("mlp.onnx").must(3, &["open NVRTC", "$TICKRT_NVRTC: /nonexistent/libnvrtc.so", "scripts/setup"]);
     assert!(tool.left().is_empty(), "{:?}", tool.left());
     tool.run(&["versions"]).must(0, &["nvrtc"]);

@@ -437,7 +437,7 @@ fn tiling(conv: &Conv, columns: u32, rows: u32, threads: u32) -> Tiling {
         let loads = kernel_columns * high + taps * channels.div_ceil(2);
         let issued = rows * taps * channels + loads + 8;
         // A scheduler with one warp waits for its loads.
-        let plane = (issued * warps.div_ceil(4)).max(loads * warps).max(issued + 60);
+        let plane = (issued * warps.div_ceil(4)).max(issued + 60) + loads * warps / 2;
         let levels = splits.ilog2();
         let shuffles = (0..levels).map(|level| (channels >> (level + 1)).max(1) * rows).sum::<u32>();
         let puts = 12 * rows * (channels / splits).max(1);
@@ -452,7 +452,9 @@ fn tiling(conv: &Conv, columns: u32, rows: u32, threads: u32) -> Tiling {
         let written = u32::from(left > 0) + u32::from(tiles >= at_once);
         tiles / at_once * round(channels, at_once, splits) + last + written * instructions
     };
-    let most = |tiles: u32| (0..=5).rev().map(|power| 1 << power).find(|splits| tiles * splits <= threads && *splits <= planes);
+    let most = |tiles: u32| {
+        (0..=5).rev().map(|power| 1 << power).find(|splits| tiles * splits <= threads && *splits <= planes)
+    };
     let all = [1, 2, 4].into_iter().flat_map(|channels| {
         (0..=5).map(move |power| {
             let splits = 1 << power;

@@ -7,6 +7,26 @@ use crate::resident::network::{Operation, Stage};
 /// What blocks take to send each other parts of sums and to add them up, whatever their number, and what one block takes instead.
 const SUMS: u64 = 850;
 const ALONE: u64 = 250;
+/// A step of an LSTM in one block whose units have two lanes each.
+const IN_PAIRS: u64 = 430;
+
+/// The same of planes in bands, fitted to deeplob (`benches/probes/resident.md`): a stage costs 2000 cycles however little it computes,
+/// for instructions that come from afar and rows from other blocks.
+pub(super) fn predicted_cycles_in_bands(job: &Job, blocks: u32) -> u64 {
+    let (network, b) = (&job.network, u64::from(blocks));
+    let of = |stage: &Stage| {
+        let written = network.value(stage.writes).count() as u64;
+        match &stage.operation {
+            Operation::Conv(conv) => 2000 + written / conv.outputs as u64 * conv.weights.len() as u64 / (b * 50),
+            Operation::Pool(_) => 800,
+            Operation::Recurrent(of) => of.steps as u64 * (of.weights.len() as u64 / (b * 50) + IN_PAIRS) + 6000,
+            Operation::Dense(dense) => dense.weights.len() as u64 / 128 + ALONE,
+            Operation::Concat { .. } | Operation::Transpose { .. } => 0,
+            _ => written / 32 + ALONE,
+        }
+    };
+    network.stages.iter().map(of).sum()
+}
 
 /// A guess, to choose the number of blocks by, and for people: fitted to the stages of the zoo's networks on an H100, whose totals it
 /// meets within 15 % (`benches/record/h100/2026-11-27c-resident.md`).
@@ -41,16 +61,12 @@ pub(super) fn predicted_cycles(job: &Job, blocks: u32) -> u64 {
                 // What does not fit registers is read in each step.
                 let read = if state > 32_768 { state / 16 } else { 0 };
                 let in_pairs = !several && 2 * of.units.next_multiple_of(8) <= PAIR_WEIGHTS as usize;
-                of.steps as u64
-                    * (row / 60
-                        + read
-                        + if several {
-                            1_300
-                        } else if in_pairs {
-                            430
-                        } else {
-                            720
-                        })
+                let step = match (several, in_pairs) {
+                    (true, _) => 1_300,
+                    (_, true) => IN_PAIRS,
+                    _ => 720,
+                };
+                of.steps as u64 * (row / 60 + read + step)
             }
             _ => written / (b * 32) + ALONE + if several && written > 32 { 450 } else { 0 },
         }

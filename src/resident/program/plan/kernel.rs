@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{FIRST_BARRIER, Plan, ROWS_WORD, STAMPS, STOP_WORD, unsupported};
 use crate::error::Result;
 use crate::resident::network::ValueId;
-use crate::resident::program::guess::predicted_cycles;
+use crate::resident::program::guess::{predicted_cycles, predicted_cycles_in_bands};
 use crate::resident::program::{Program, templates};
 use crate::resident::semantics::Semantics;
 
@@ -60,8 +60,9 @@ impl Plan<'_> {
         let shared_bytes = self.shared.next_multiple_of(16);
         source += &text.replace("@words@", &(shared_bytes / 4).to_string());
         let (lead_units, state_bytes) = (self.lead(), u64::from(self.state) * u64::from(self.blocks));
-        let Self { constants, blocks, threads, notes, job, .. } = self;
-        let (semantics, predicted_cycles) = (job.semantics, predicted_cycles(job, blocks));
+        let Self { constants, bands, blocks, threads, notes, job, .. } = self;
+        let guess = if bands.is_some() { predicted_cycles_in_bands } else { predicted_cycles };
+        let (semantics, predicted_cycles) = (job.semantics, guess(job, blocks));
         Ok(Program {
             source,
             constants,
