@@ -3,7 +3,8 @@
 //!
 //! One cluster computes. Each value is shared out over its blocks, a contiguous share each (small ones lie in block 0 alone),
 //! and a stage writes the shares of what it computes. A matrix reads shares, too, and sends parts of sums to where they
-//! belong; what needs the whole of a value gets it from all blocks before. With one block everything is whole.
+//! belong; what needs the whole of a value gets it from all blocks before. With one block everything is whole. Planes that are too
+//! large for that go in bands of rows, and blocks get the rows beside their own from each other.
 //!
 //! The stages themselves are templates in `kernels/resident`; what is written here is a structure of numbers for each and the
 //! kernel that runs one after the other.
