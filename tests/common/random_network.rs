@@ -361,6 +361,13 @@ impl Growing {
             growing.banded_conv(4 * random.of(1, 4), [random.of(1, 3), 1], 1, 1);
             branches.push((growing.last.clone(), growing.shape[1]));
         }
+        if branches.len() == 3 && random.chance() {
+            // Side by side with what is side by side already, which does not go in bands.
+            let name = format!("concat_{}", growing.nodes.len());
+            let parts = [branches[0].0.as_str(), branches[1].0.as_str()];
+            growing.add(onnx::node(&name, "Concat", &parts, &[&name]).with("axis", 1));
+            branches = vec![(name, branches[0].1 + branches[1].1), branches[2].clone()];
+        }
         if branches.len() > 1 {
             let name = format!("concat_{}", growing.nodes.len());
             let parts: Vec<&str> = branches.iter().map(|(name, _)| name.as_str()).collect();
@@ -373,7 +380,10 @@ impl Growing {
         let node = growing.node("Transpose", &[]).with("perm", &[0_usize, 2, 1][..]);
         growing.add(node);
         growing.shape = vec![1, rows, growing.shape[1]];
-        growing.recurrent_of(random.chance(), random.of(1, 30), true, false);
+        growing.recurrent_of(random.chance(), random.of(1, 64), true, false);
+        if random.chance() {
+            growing.activation();
+        }
         growing.matmul();
         (growing.model(), count)
     }

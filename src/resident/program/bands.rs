@@ -60,6 +60,8 @@ impl Bands {
         let Operation::Conv(conv) = &first.operation else { return None };
         let height = conv.sliding.size[0] as u32;
         let rows = height.div_ceil(blocks);
+        // A thread has a sum of each.
+        (rows <= SUMS).then_some(())?;
         let mut values = vec![None; network.values.len()];
         values[input.0] = Some(Shape {
             planes: conv.sliding.channels as u32,
@@ -117,7 +119,7 @@ impl Bands {
                 let columns = self.values[stage.reads[0].0]?.columns;
                 let mut planes = 0;
                 for &id in &stage.reads {
-                    let input = network.inputs.contains(&id);
+                    let input = network.inputs.contains(&id) || self.has_parts(id);
                     let part =
                         self.values[id.0].as_mut().filter(|part| part.columns == columns && part.part_of.is_none())?;
                     (network.uses(id) == 1 && !input).then_some(())?;
@@ -145,6 +147,11 @@ impl Bands {
         Some(())
     }
 
+    /// Whether others are some of its planes.
+    fn has_parts(&self, id: ValueId) -> bool {
+        self.values.iter().flatten().any(|shape| shape.part_of.is_some_and(|(of, _)| of == id))
+    }
+
     fn takes(&self, of: &Recurrent) -> bool {
         let in_pairs = 2 * of.units.next_multiple_of(8) as u32 <= PAIR_WEIGHTS;
         in_pairs && of.emit == Emit::Last && of.steps as u32 == self.height
@@ -157,6 +164,11 @@ impl Bands {
     /// Whether a block's rows do not lie beside each other where the planes lie one behind the other, nor as whole messages.
     pub(super) fn is_apart(&self, id: ValueId) -> bool {
         self.shape(id).planes > 1 || !self.share(id).is_multiple_of(4)
+    }
+
+    /// What a block reads behind the last plane, without using it, where its rows are not there.
+    pub(super) fn bytes_behind(&self, id: ValueId, blocks: u32) -> u32 {
+        (blocks * self.rows - self.height) * self.shape(id).columns * 4
     }
 
     /// Elements of a block's rows of one plane.

@@ -64,6 +64,8 @@ impl Plan<'_> {
         self.hears(blocks);
         if alone {
             self.lies_in_block_0(into);
+            // They are not there all the time, but what comes behind must leave room for them.
+            self.take_registers(count);
         }
         // One block writes its share, which is all; of several each writes all for itself.
         let out = if blocks > 1 { self.own_whole(into) } else { Whole { offset: self.share(into), copy_bytes: 0 } };

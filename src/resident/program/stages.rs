@@ -209,8 +209,10 @@ impl Plan<'_> {
         let mut values = Vec::new();
         for &id in reads {
             values.push(match operation {
-                // Element by element, in the same order: shares will do.
-                Operation::Activation(_) | Operation::Affine(_) | Operation::Elementwise(_) => {
+                // Element by element, in the same order: shares will do, if they are the same.
+                Operation::Activation(_) | Operation::Affine(_) | Operation::Elementwise(_)
+                    if self.place(id).each == self.place(into).each =>
+                {
                     let (offset, each) = (self.share_of_whole(id), self.place(id).each);
                     format!("(shared({offset}) - b.rank * {each}u)")
                 }

@@ -59,6 +59,8 @@ impl Plan<'_> {
         let (to, to_bytes, barriers) = if whole {
             self.hears(units.div_ceil(units_each));
             let Whole { offset, copy_bytes } = self.whole_room(id);
+            let behind = self.bands.as_ref().map_or(0, |bands| bands.bytes_behind(id, self.blocks));
+            self.room(behind);
             (offset, copy_bytes, self.barriers()?)
         } else {
             (self.share(id), 0, if hands_out { self.barriers()? } else { 0 })
