@@ -9,8 +9,8 @@ namespace tickrt {
 namespace resident {
 
 // A band that is written. B: height (rows in all), rows (of a block), columns, planes; own, row_pitch, plane_pitch (of the own
-// rows: floats), at (where the first plane that is written is); halo, halo_bytes (of one copy), before, behind (its rows), first
-// (of the halo's planes, the first that is written), first (of the halo's planes, the first that is written), halo_planes, barriers.
+// rows: floats), at (where the first plane that is written is); halo, halo_bytes (of one copy), before, behind (its rows),
+// barriers. Several may write planes of one band, which then has no halo.
 template <class B>
 struct Band {
   static constexpr u32 kHaloRows = B::before + B::behind, kHaloPlane = kHaloRows * B::columns;
@@ -25,7 +25,7 @@ struct Band {
   __device__ static u32 bytes(u32 block) {
     if (!kHasHalo || rows_of(block) == 0) return 0;
     const u32 behind = rows_of(block + 1) < B::behind ? rows_of(block + 1) : B::behind;
-    return ((block ? B::before : 0) + behind) * B::columns * B::halo_planes * 4;
+    return ((block ? B::before : 0) + behind) * B::columns * B::planes * 4;
   }
   __device__ static void arm(const Block& b) {
     const u32 all = bytes(b.rank);
@@ -36,16 +36,16 @@ struct Band {
   __device__ static void put(const Block& b, u32 own_rows, u32 plane, u32 row, u32 column, float x) {
     shared(B::own)[B::at + plane * B::plane_pitch + row * B::row_pitch + column] = row < own_rows ? x : 0.f;
     if (!kAtOnce || row >= own_rows) return;
-    const u32 there = B::halo + b.copy() * B::halo_bytes + 4 * (B::first + plane) * kHaloRows, barrier = B::barriers + 8 * b.copy();
+    const u32 there = B::halo + b.copy() * B::halo_bytes + 4 * plane * kHaloRows, barrier = B::barriers + 8 * b.copy();
     if (B::before && row + B::before >= B::rows && rows_of(b.rank + 1) > 0)
       send(peer(b.rank + 1), there + 4 * (row + B::before - B::rows), barrier, x);
     if (B::behind && row < B::behind && b.rank > 0) send(peer(b.rank - 1), there + 4 * (B::before + row), barrier, x);
   }
-  // Behind what is written of it, by all threads; behind the last of that, the blocks beside this one get their halos.
+  // Behind what is written of it, by all threads: the blocks beside this one get their halos.
   template <u32 kThreads>
-  __device__ static bool meet(const Block& b, bool is_last) {
-    const u32 all = is_last ? bytes(b.rank) : 0;
-    if (kHasHalo && !kAtOnce && is_last) {
+  __device__ static bool meet(const Block& b) {
+    const u32 all = bytes(b.rank);
+    if (kHasHalo && !kAtOnce) {
       sync_block();
       send_halos<kThreads>(b);
     }
@@ -64,7 +64,7 @@ struct Band {
     const bool is_next = rows_of(b.rank + 1) > 0;
     const u32 there = B::halo + b.copy() * B::halo_bytes;
 #pragma unroll 1
-    for (u32 i = b.thread; i < B::halo_planes * kHaloRows * (B::columns / kWide); i += kThreads) {
+    for (u32 i = b.thread; i < B::planes * kHaloRows * (B::columns / kWide); i += kThreads) {
       const u32 column = i % (B::columns / kWide) * kWide, line = i / (B::columns / kWide), h = line % kHaloRows, plane = line / kHaloRows;
       const bool to_next = h < B::before;
       const u32 row = to_next ? B::rows - B::before + h : h - B::before;
@@ -85,7 +85,7 @@ struct Band {
 template <class B>
 struct BandRead {
   const float *own, *halo;
-  __device__ explicit BandRead(const Block& b) : own(B::own_of(b)), halo(shared(B::halo + (B::halo_bytes ? b.copy() * B::halo_bytes : 0))) {}
+  __device__ explicit BandRead(const Block& b) : own(B::own_of(b)), halo(shared(B::halo + b.copy() * B::halo_bytes)) {}
   __device__ float operator()(u32 plane, int row, u32 column) const {
     constexpr u32 kHaloPlane = (B::before + B::behind) * B::columns;
     if (row < 0) return halo[plane * kHaloPlane + u32(row + int(B::before)) * B::columns + column];
@@ -113,7 +113,7 @@ __device__ void some(const Numbers<kKept>& numbers, u32 i, float (&to)[kCount]) 
 // beside each other share the planes of the input. Tiles that are left when the others have gone to all threads, so many at a time,
 // go to more threads each.
 //
-// S: threads; Out (a Band), In (a BandRead); is_last (of what writes the band); planes, kernel_rows, kernel_columns, dilation_rows,
+// S: threads; Out (a Band), In (a BandRead); planes, kernel_rows, kernel_columns, dilation_rows,
 // dilation_columns, stride_columns, before_rows, before_columns, outputs, channels (of a thread), splits (threads of a tile),
 // last_splits; weights ([plane][row][column][output], weights_pitch from plane to plane, then the bias), weights_kept, is_kept;
 // function, alpha.
@@ -129,9 +129,7 @@ struct BandConv {
   Numbers<S::is_kept> weights;
   __device__ BandConv(const Block& b, const Turn& turn)
       : weights(Numbers<S::is_kept>::template load<S::threads>(b, turn, S::weights, S::weights_kept, kWeights + S::outputs)) {}
-  __device__ static void arm(const Block& b) {
-    if (S::is_last) Out::arm(b);
-  }
+  __device__ static void arm(const Block& b) { Out::arm(b); }
 
   __device__ bool run(const Block& b) const {
 #pragma unroll 1
@@ -139,12 +137,13 @@ struct BandConv {
     // Whole warps: lanes add up each other's sums.
     const u32 tile = kBefore + b.thread / S::last_splits;
     if (kBefore < kTiles && kBefore + b.warp * 32 / S::last_splits < kTiles) compute<S::last_splits>(b, tile);
-    return Out::template meet<S::threads>(b, S::is_last);
+    return Out::template meet<S::threads>(b);
   }
 
  private:
   template <u32 kSplits>
   __device__ void compute(const Block& b, u32 tile) const {
+    using Lanes = Halvings<S::channels, kSplits>;
     const bool has = tile < kTiles;
     const u32 column = has ? tile % S::Out::columns : 0, channel = has ? tile / S::Out::columns * S::channels : 0;
     const u32 part = b.thread % kSplits;
@@ -172,57 +171,29 @@ struct BandConv {
         }
       }
     }
-    add_up<kSplits>(b, sums);
+    Lanes::add_up(b, sums);
     // Lanes that have the same channels in the end hand on a row each.
-    constexpr u32 kSame = kSplits / kHalvings<kSplits>;
-    const u32 own = channel + first_own<kSplits>(b), own_rows = Out::rows_of(b.rank);
+    constexpr u32 kSame = kSplits / Lanes::kHalvings;
+    const u32 own = channel + Lanes::first_own(b), own_rows = Out::rows_of(b.rank);
 #pragma unroll
-    for (u32 o = 0; o < S::channels / kHalvings<kSplits>; ++o) {
+    for (u32 o = 0; o < Lanes::kOwn; ++o) {
       const float bias = weights[kWeights + own + o];
 #pragma unroll
       for (u32 row = 0; row < kRows; ++row) {
-        if (has && part / kHalvings<kSplits> == row % kSame)
+        if (has && part / Lanes::kHalvings == row % kSame)
           Out::put(b, own_rows, own + o, row, column, apply<S::function>(sums[o][row] + bias, S::alpha));
-      }
-    }
-  }
-
-  // Halves of the channels change hands while there are several; then all lanes have the same sum.
-  template <u32 kSplits>
-  static constexpr u32 kHalvings = S::channels < kSplits ? S::channels : kSplits;
-  template <u32 kSplits>
-  __device__ static u32 first_own(const Block& b) {
-    u32 own = 0;
-    for (u32 mask = 1, half = S::channels / 2; mask < kHalvings<kSplits>; mask *= 2, half /= 2) own += b.lane & mask ? half : 0;
-    return own;
-  }
-  template <u32 kSplits>
-  __device__ static void add_up(const Block& b, float (&sums)[S::channels][kRows]) {
-#pragma unroll
-    for (u32 mask = 1; mask < kSplits; mask *= 2) {
-      const bool halves = mask < kHalvings<kSplits>, upper = halves && b.lane & mask;
-      const u32 kept = halves ? S::channels / (2 * mask) : S::channels / kHalvings<kSplits>, behind = halves ? kept : 0;
-#pragma unroll
-      for (u32 o = 0; o < kept; ++o) {
-#pragma unroll
-        for (u32 row = 0; row < kRows; ++row) {
-          const float mine = upper ? sums[o + behind][row] : sums[o][row], other = upper ? sums[o][row] : sums[o + behind][row];
-          sums[o][row] = mine + across_lanes(other, mask);
-        }
       }
     }
   }
 };
 
-// The greatest or mean of windows that move by one row. S: threads, Out, In, is_last; planes, kernel_rows, ..., as above; mean,
+// The greatest or mean of windows that move by one row. S: threads, Out, In; planes, kernel_rows, ..., as above; mean,
 // counts_padding, behind_rows, behind_columns.
 template <class S>
 struct BandPool {
   using Out = Band<typename S::Out>;
   __device__ BandPool(const Block&, const Turn&) {}
-  __device__ static void arm(const Block& b) {
-    if (S::is_last) Out::arm(b);
-  }
+  __device__ static void arm(const Block& b) { Out::arm(b); }
   __device__ bool run(const Block& b) const {
     const BandRead<typename S::In> in(b);
     const u32 own_rows = Out::rows_of(b.rank);
@@ -232,7 +203,7 @@ struct BandPool {
 #pragma unroll
       for (u32 row = 0; row < S::Out::rows; ++row) Out::put(b, own_rows, plane, row, column, pooled(b, in, plane, row, column));
     }
-    return Out::template meet<S::threads>(b, S::is_last);
+    return Out::template meet<S::threads>(b);
   }
 
  private:
@@ -259,7 +230,7 @@ struct BandPool {
 // Each row of a band of one column times a matrix; the results go to block 0's part of the device's memory. Before that block 0 has said
 // that it has begun the call, and so is through with the rows of the one before.
 //
-// S: threads, blocks; In (row_pitch is a multiple of 4 and plane_pitch 1: a row's planes lie beside each other, zeros behind them),
+// S: threads, blocks; In (row_pitch is a multiple of 4 and plane_pitch 1: a row's planes lie beside each other),
 // height, rows; inputs4 (fours of planes), outputs, parts (lanes that share a row's planes), each (outputs of a thread); weights (of a
 // thread: fours of its outputs), bias; to (in block 0's part); said (a word: by copy), barriers.
 template <class S>

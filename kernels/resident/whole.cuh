@@ -193,6 +193,37 @@ struct alignas(8) Pair {
   float x, y;
 };
 
+// Lanes beside each other have a part each of the sums of some channels, and in the end some channels' whole sums: halves of the channels
+// change hands while there are several; then all lanes have the same.
+template <u32 kChannels, u32 kSplits>
+struct Halvings {
+  static constexpr u32 kHalvings = kChannels < kSplits ? kChannels : kSplits;
+  static constexpr u32 kOwn = kChannels / kHalvings;  // of a lane in the end
+
+  // The first of them.
+  __device__ static u32 first_own(const Block& b) {
+    u32 own = 0;
+    for (u32 mask = 1, half = kChannels / 2; mask < kHalvings; mask *= 2, half /= 2) own += b.lane & mask ? half : 0;
+    return own;
+  }
+  template <u32 kSums>
+  __device__ static void add_up(const Block& b, float (&sums)[kChannels][kSums]) {
+#pragma unroll
+    for (u32 mask = 1; mask < kSplits; mask *= 2) {
+      const bool halves = mask < kHalvings, upper = halves && b.lane & mask;
+      const u32 kept = halves ? kChannels / (2 * mask) : kOwn, behind = halves ? kept : 0;
+#pragma unroll
+      for (u32 o = 0; o < kept; ++o) {
+#pragma unroll
+        for (u32 p = 0; p < kSums; ++p) {
+          const float mine = upper ? sums[o + behind][p] : sums[o][p], other = upper ? sums[o][p] : sums[o + behind][p];
+          sums[o][p] = mine + across_lanes(other, mask);
+        }
+      }
+    }
+  }
+};
+
 // The same, tile by tile: a thread has some channels at one place of the result, all positions under its pool's window, and
 // keeps what it needs of the input's plane in registers. Threads side by side have the planes of a group between them, and
 // add their sums up by shuffles.
@@ -211,9 +242,8 @@ struct TiledConv {
   // A thread's tiles are of the same channels.
   static constexpr u32 kAtOnce = S::threads / S::splits / S::sets * S::sets;
   static constexpr u32 kBusy = (kTiles < kAtOnce ? kTiles : kAtOnce) * S::splits;  // threads
-  // Channels that a lane has in the end: lanes halve them while there are several.
-  static constexpr u32 kHalvings = S::channels < S::splits ? S::channels : S::splits;
-  static constexpr u32 kOwn = S::channels / kHalvings;
+  using Lanes = Halvings<S::channels, S::splits>;
+  static constexpr u32 kOwn = Lanes::kOwn;
   // What a tile needs of a plane. Pairs begin at an even place.
   static constexpr u32 kSkew = S::pairs ? S::before_columns % 2 : 0;
   static constexpr u32 kHigh = (S::pool_rows - 1) * S::stride_rows + (S::kernel_rows - 1) * S::dilation_rows + 1;
@@ -234,7 +264,7 @@ struct TiledConv {
       for (u32 n = 0; n < S::channels * kPlanes * kTaps; ++n) held[n] = all[number(b, channel, n)];
     }
 #pragma unroll
-    for (u32 o = 0; o < kOwn; ++o) bias[o] = all[kOutputs * S::group_channels * kTaps + channel + first_own(b) + o];
+    for (u32 o = 0; o < kOwn; ++o) bias[o] = all[kOutputs * S::group_channels * kTaps + channel + Lanes::first_own(b) + o];
   }
 
   __device__ bool run(const Block& b) const {
@@ -245,10 +275,10 @@ struct TiledConv {
         const bool has = b.thread < kBusy && tile < kTiles && b.rank * S::each + first(tile) < S::count;
         float sums[S::channels][kPositions] = {};
         if (has) multiply(b, in, tile, sums);
-        add_up(b, sums);
-        if (has && b.thread % S::splits < kHalvings) {
+        Lanes::add_up(b, sums);
+        if (has && b.thread % S::splits < Lanes::kHalvings) {
 #pragma unroll
-          for (u32 o = 0; o < kOwn; ++o) shared(S::out)[first(tile) + (first_own(b) + o) * S::places] = pool(sums[o], bias[o]);
+          for (u32 o = 0; o < kOwn; ++o) shared(S::out)[first(tile) + (Lanes::first_own(b) + o) * S::places] = pool(sums[o], bias[o]);
         }
       }
     sync_block();
@@ -311,29 +341,6 @@ struct TiledConv {
         patch[r][c] = inside && (S::padded || u32(left + int(c)) < S::columns) ? row[c] : 0.f;
         const bool next = inside && c + 1 < kWide && (S::padded || u32(left + int(c) + 1) < S::columns);
         patch[r][c + 1] = next ? row[c + 1] : 0.f;
-      }
-    }
-  }
-
-  // Of a tile's channels, the first that the lane has in the end.
-  __device__ static u32 first_own(const Block& b) {
-    u32 own = 0;
-    for (u32 mask = 1, half = S::channels / 2; mask < kHalvings; mask *= 2, half /= 2) own += b.lane & mask ? half : 0;
-    return own;
-  }
-  // Halves of the channels change hands while there are several; then all lanes have the same sum.
-  __device__ static void add_up(const Block& b, float (&sums)[S::channels][kPositions]) {
-#pragma unroll
-    for (u32 mask = 1; mask < S::splits; mask *= 2) {
-      const bool halves = mask < kHalvings, upper = halves && b.lane & mask;
-      const u32 kept = halves ? S::channels / (2 * mask) : kOwn, behind = halves ? kept : 0;
-#pragma unroll
-      for (u32 o = 0; o < kept; ++o) {
-#pragma unroll
-        for (u32 p = 0; p < kPositions; ++p) {
-          const float mine = upper ? sums[o + behind][p] : sums[o][p], other = upper ? sums[o][p] : sums[o + behind][p];
-          sums[o][p] = mine + across_lanes(other, mask);
-        }
       }
     }
   }

@@ -140,7 +140,7 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
     };
     // So is each step of a network whose state one block keeps: a thread has half of a unit's weights.
     let in_pairs = |stage: &Stage| match &stage.operation {
-        Operation::Recurrent(of) => 2 * of.units.next_multiple_of(8) <= recurrent::PAIR_WEIGHTS as usize,
+        Operation::Recurrent(of) => recurrent::weights_in_pairs(of.units as u32).is_some(),
         _ => false,
     };
     let threads = |blocks: u32| {

@@ -4,7 +4,7 @@
 
 use super::numbers::Numbers;
 use super::plan::{Plan, Whole};
-use super::recurrent::PAIR_WEIGHTS;
+use super::recurrent::weights_in_pairs;
 use super::stages::{no_bias, sliding};
 use crate::error::Result;
 use crate::resident::network::{Conv, Emit, Network, Operation, Pool, PoolKind, Recurrent, Sliding, Stage, ValueId};
@@ -22,7 +22,7 @@ pub(super) struct Bands {
     /// Of all planes.
     height: u32,
     /// Of a block; those of the last ones may have fewer.
-    pub(super) rows: u32,
+    rows: u32,
     values: Vec<Option<Shape>>,
     tiles: Vec<Option<Tile>>,
     /// Shared memory that no value needs any more: where, and how much.
@@ -98,7 +98,7 @@ impl Bands {
         let beside =
             shapes().all(|shape| shape.before.max(shape.behind) <= rows && (!shape.by_row || shape.planes % 4 == 0));
         // Those of which others are part are sent when the parts are written, and the input by the host.
-        let alone = |id: usize| shapes().any(|shape| shape.part_of.is_some_and(|(of, _)| of.0 == id)) || id == input.0;
+        let alone = |id: usize| bands.has_parts(ValueId(id)) || id == input.0;
         let halo = |shape: &Shape| shape.before + shape.behind > 0;
         let sent = bands.values.iter().enumerate().all(|(id, shape)| !alone(id) || !shape.as_ref().is_some_and(halo));
         (is_taken && !outputs && beside && sent).then_some(bands)
@@ -153,8 +153,7 @@ impl Bands {
     }
 
     fn takes(&self, of: &Recurrent) -> bool {
-        let in_pairs = 2 * of.units.next_multiple_of(8) as u32 <= PAIR_WEIGHTS;
-        in_pairs && of.emit == Emit::Last && of.steps as u32 == self.height
+        weights_in_pairs(of.units as u32).is_some() && of.emit == Emit::Last && of.steps as u32 == self.height
     }
 
     pub(super) fn has(&self, id: ValueId) -> bool {
@@ -250,14 +249,9 @@ impl Plan<'_> {
         if shape.by_row { [shape.planes, 1] } else { [shape.columns, rows * shape.columns] }
     }
 
-    /// The structure `Out` of what writes the value, and whether nothing more of it is written behind that.
-    fn band_out(&mut self, id: ValueId) -> Result<(String, bool)> {
-        let part = self.bands().shape(id);
-        let (whole, first) = part.part_of.unwrap_or((id, 0));
-        let parts =
-            self.bands().values.iter().flatten().filter(|shape| shape.part_of.is_some_and(|(of, _)| of == whole));
-        let is_last =
-            parts.map(|shape| shape.part_of.map_or(0, |(_, first)| first)).max().is_none_or(|last| last == first);
+    /// The structure `Out` of what writes the value.
+    fn band_out(&mut self, id: ValueId) -> Result<String> {
+        let (whole, first) = self.bands().shape(id).part_of.unwrap_or((id, 0));
         let tile = self.tile(whole)?;
         let [row_pitch, plane_pitch] = self.pitches(whole);
         let bands = self.bands();
@@ -266,18 +260,17 @@ impl Plan<'_> {
             .int("height", bands.height)
             .int("rows", bands.rows)
             .int("columns", of.columns)
+            .int("planes", of.planes)
             .int("own", tile.own)
             .int("at", first * plane_pitch)
             .int("row_pitch", row_pitch)
             .int("plane_pitch", plane_pitch)
             .int("halo", tile.halo)
             .int("halo_bytes", tile.halo_bytes)
-            .int("halo_planes", of.planes)
-            .int("first", first)
             .int("before", of.before)
             .int("behind", of.behind)
             .int("barriers", tile.barriers);
-        Ok((format!("  struct Out {{\n{}  }};\n", numbers.0), is_last))
+        Ok(format!("  struct Out {{\n{}  }};\n", numbers.0))
     }
 
     /// The structure `In` of what reads the value.
@@ -315,7 +308,7 @@ impl Plan<'_> {
     fn band_conv(&mut self, conv: &Conv, stage: &Stage) -> Result<()> {
         let (from, into) = (stage.reads[0], stage.writes);
         let input = self.band_in(from)?;
-        let (out, is_last) = self.band_out(into)?;
+        let out = self.band_out(into)?;
         let (shape, rows) = (self.bands().shape(into), self.bands().rows);
         let Tiling { channels, splits, last_splits } = tiling(conv, shape.columns, rows, self.threads);
         let Sliding { channels: planes, kernel: [kernel_rows, kernel_columns], .. } = conv.sliding;
@@ -333,7 +326,6 @@ impl Plan<'_> {
         let numbers = sliding(Numbers::default().int("threads", self.threads), &conv.sliding)
             .text(&out)
             .text(&input)
-            .truth("is_last", is_last)
             .int("planes", planes)
             .int("outputs", conv.outputs)
             .int("channels", channels)
@@ -356,11 +348,10 @@ impl Plan<'_> {
 
     fn band_pool(&mut self, pool: &Pool, stage: &Stage) -> Result<()> {
         let input = self.band_in(stage.reads[0])?;
-        let (out, is_last) = self.band_out(stage.writes)?;
+        let out = self.band_out(stage.writes)?;
         let numbers = sliding(Numbers::default().int("threads", self.threads), &pool.sliding)
             .text(&out)
             .text(&input)
-            .truth("is_last", is_last)
             .int("planes", pool.sliding.channels)
             .int("behind_rows", pool.sliding.behind[0])
             .int("behind_columns", pool.sliding.behind[1])

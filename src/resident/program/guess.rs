@@ -1,7 +1,7 @@
 //! What a program is expected to take.
 
 use super::job::Job;
-use super::recurrent::PAIR_WEIGHTS;
+use super::recurrent::weights_in_pairs;
 use crate::resident::network::{Operation, Stage};
 
 /// What blocks take to send each other parts of sums and to add them up, whatever their number, and what one block takes instead.
@@ -60,7 +60,7 @@ pub(super) fn predicted_cycles(job: &Job, blocks: u32) -> u64 {
                 let (state, row) = (of.recurrent.len() as u64 / b, of.weights.len() as u64 / b);
                 // What does not fit registers is read in each step.
                 let read = if state > 32_768 { state / 16 } else { 0 };
-                let in_pairs = !several && 2 * of.units.next_multiple_of(8) <= PAIR_WEIGHTS as usize;
+                let in_pairs = !several && weights_in_pairs(of.units as u32).is_some();
                 let step = match (several, in_pairs) {
                     (true, _) => 1_300,
                     (_, true) => IN_PAIRS,

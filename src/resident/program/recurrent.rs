@@ -9,8 +9,13 @@ use crate::resident::network::{Cell, Emit, Recurrent, RecurrentStep, ValueId};
 
 /// Weights of a thread that are loaded into its registers when a window begins, beside those that stay there.
 const LATE_WEIGHTS: u32 = 48;
-/// Weights of a thread that has half of a unit's.
-pub(super) const PAIR_WEIGHTS: u32 = 128;
+/// Weights of a thread that has half of a unit's, at most.
+const PAIR_WEIGHTS: u32 = 128;
+
+/// Weights of a thread of two that have a unit, where one block can have all units so.
+pub(super) fn weights_in_pairs(units: u32) -> Option<u32> {
+    Some(2 * units.next_multiple_of(8)).filter(|&weights| weights <= PAIR_WEIGHTS)
+}
 /// Bytes up to which rows times weights lie in shared memory.
 const PROJECTED: u32 = 65536;
 
@@ -112,8 +117,8 @@ impl Plan<'_> {
 
     /// Lanes that have a unit. A pair is the fastest in one block, where a thread has registers for half of a unit's weights.
     fn lanes(&self, each: u32, blocks: u32) -> u32 {
-        let of_pair = 2 * each.next_multiple_of(8);
-        if blocks == 1 && 2 * each <= self.threads && of_pair <= PAIR_WEIGHTS && self.has_registers(of_pair) {
+        let fits = |weights| 2 * each <= self.threads && self.has_registers(weights);
+        if blocks == 1 && weights_in_pairs(each).is_some_and(fits) {
             return 2;
         }
         [32, 16, 8].into_iter().find(|lanes| each * lanes <= self.threads).unwrap_or(4)
