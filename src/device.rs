@@ -555,9 +555,11 @@ pub(crate) struct Module {
 // SAFETY: a module may be used from any thread.
 unsafe impl Send for Module {}
 
-/// The shape of a kernel that is one cluster of blocks.
+/// The shape of a kernel that is one cluster of blocks, or several side by side.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Cluster {
+pub(crate) struct Clusters {
+    pub(crate) count: u32,
+    /// Of a cluster.
     pub(crate) blocks: u32,
     /// Of a block.
     pub(crate) threads: u32,
@@ -630,14 +632,20 @@ impl Function {
     pub(crate) unsafe fn launch<P>(self, stream: &Stream, blocks: u32, threads: u32, parameter: &P) -> Result<()> {
         // SAFETY: passed on to the caller.
         unsafe {
-            self.launch_blocks(stream, Cluster { blocks, threads, shared_bytes: 0 }, parameter, "launch a kernel")
+            self.launch_blocks(
+                stream,
+                Clusters { count: blocks, blocks: 1, threads, shared_bytes: 0 },
+                parameter,
+                "launch a kernel",
+            )
         }
     }
 
     /// # Safety
     /// As [`launch`](Self::launch).
-    unsafe fn launch_blocks<P>(self, stream: &Stream, of: Cluster, parameter: &P, operation: &str) -> Result<()> {
-        let Cluster { blocks, threads, shared_bytes } = of;
+    unsafe fn launch_blocks<P>(self, stream: &Stream, of: Clusters, parameter: &P, operation: &str) -> Result<()> {
+        let Clusters { count, blocks, threads, shared_bytes } = of;
+        let blocks = count * blocks;
         stream.device.bind()?;
         let mut parameters = [std::ptr::from_ref(parameter).cast_mut().cast::<c_void>()];
         // Not cuLaunchKernelEx, which drivers before CUDA 11.8's lack.
@@ -653,9 +661,9 @@ impl Function {
     /// Lets it have `shared_bytes` of shared memory a block and, of a cluster of more than 8 blocks, that cluster: how many
     /// clusters of `blocks` blocks of `threads` threads the GPU has room for, if nothing else is there. The driver must have
     /// [`Feature::Clusters`].
-    pub(crate) fn prepare_clusters(self, device: &Device, cluster: Cluster) -> Result<u32> {
+    pub(crate) fn prepare_clusters(self, device: &Device, clusters: Clusters) -> Result<u32> {
         use sys::CUfunction_attribute as Attribute;
-        let Cluster { blocks, threads, shared_bytes } = cluster;
+        let Clusters { count, blocks, threads, shared_bytes } = clusters;
         let _beside = device.enter()?;
         let failed =
             |error| cuda_error(error, &format!("prepare a kernel of {blocks} blocks and {shared_bytes} bytes"));
@@ -675,7 +683,7 @@ impl Function {
             },
         };
         let config = sys::CUlaunchConfig {
-            gridDimX: blocks,
+            gridDimX: count * blocks,
             gridDimY: 1,
             gridDimZ: 1,
             blockDimX: threads,
@@ -686,22 +694,22 @@ impl Function {
             attrs: &raw mut attribute,
             numAttrs: 1,
         };
-        let mut clusters = 0;
+        let mut most = 0;
         // SAFETY: writes one number; the configuration is read before the call returns.
-        unsafe { sys::cuOccupancyMaxActiveClusters(&raw mut clusters, self.0, &raw const config) }
+        unsafe { sys::cuOccupancyMaxActiveClusters(&raw mut most, self.0, &raw const config) }
             .result()
             .map_err(failed)?;
-        Ok(clusters.max(0) as u32)
+        Ok(most.max(0) as u32)
     }
 
-    /// Launches one cluster on `stream`, with one parameter. [`prepare_clusters`](Self::prepare_clusters) came before, and the
+    /// Launches its clusters on `stream`, with one parameter. [`prepare_clusters`](Self::prepare_clusters) came before, and the
     /// kernel itself says how many blocks a cluster of its has.
     ///
     /// # Safety
     /// As [`launch`](Self::launch).
-    pub(crate) unsafe fn launch_cluster<P>(self, stream: &Stream, cluster: Cluster, parameter: &P) -> Result<()> {
+    pub(crate) unsafe fn launch_clusters<P>(self, stream: &Stream, clusters: Clusters, parameter: &P) -> Result<()> {
         // SAFETY: passed on to the caller.
-        unsafe { self.launch_blocks(stream, cluster, parameter, "launch a turn of a resident engine") }
+        unsafe { self.launch_blocks(stream, clusters, parameter, "launch a turn of a resident engine") }
     }
 
     /// As [`launch`](Self::launch), before the kernel before it has ended: this one waits for it by itself

@@ -19,13 +19,13 @@ use common::{model, normalization, root};
 use random_network::{Growing, Random};
 use tickrt::onnx::Model;
 use tickrt::resident::Semantics;
-use tickrt::resident::budget::Hardware;
+use tickrt::resident::budget::{Hardware, WeightType};
 use tickrt::resident::lower;
-use tickrt::resident::network::Network;
+use tickrt::resident::network::{Network, Operation};
 use tickrt::resident::program::{Asks, BEGINS_ANEW, Options, Program, program_with};
 use tickrt::resident::reference::{self, Accumulation};
 use tickrt::resident::stream::carry_state;
-use tickrt::resident::turn::{REPORT_WORDS, Turn};
+use tickrt::resident::turn::{PROGRESS_WORDS, REPORT_WORDS, Turn};
 use tickrt::{DataType, Normalization, Normalizer, Shapes, Stats};
 
 type RunTurn = unsafe extern "C" fn(*const Turn, u32, u32, u64) -> u32;
@@ -41,7 +41,7 @@ struct Memory {
     /// Whole windows, slot by slot.
     rows: Vec<AtomicU32>,
     state: Vec<AtomicU64>,
-    progress: AtomicU64,
+    progress: [AtomicU64; PROGRESS_WORDS],
     report: [AtomicU64; REPORT_WORDS],
 }
 
@@ -120,11 +120,11 @@ impl Emulated {
             answer: (0..DEPTH * UNITS).map(unit).collect(),
             rows: (0..DEPTH * UNITS).map(|_| AtomicU32::new(0x7fc0_dead)).collect(),
             state: (0..program.state_bytes.div_ceil(8)).map(|_| AtomicU64::new(u64::MAX)).collect(),
-            progress: AtomicU64::new(first),
+            progress: std::array::from_fn(|word| AtomicU64::new(if word == 0 { first } else { 0 })),
             report: Default::default(),
         });
         let ends = Arc::new(AtomicBool::new(false));
-        let (blocks, threads) = (program.blocks, program.threads);
+        let (blocks, threads) = (program.blocks * program.clusters, program.threads);
         let (theirs, ended) = (Arc::clone(&memory), Arc::clone(&ends));
         let turns = std::thread::spawn(move || {
             let turn = Turn {
@@ -514,6 +514,7 @@ fn streams(name: &str, network: &Network, normalizer: &Normalizer, options: Opti
         Ok(program) => program,
         Err(error) => panic!("{name}: {error}"),
     };
+    let expected = if options.weights == WeightType::F16 { in_halves(network) } else { network.clone() };
     let shape = &network.value(network.inputs[0]).shape;
     let (steps, row) = (shape[0], shape[1..].iter().product::<usize>());
     let answers = network.outputs.iter().map(|&id| network.value(id).count()).sum();
@@ -531,7 +532,7 @@ fn streams(name: &str, network: &Network, normalizer: &Normalizer, options: Opti
         let mut normalized = vec![0.0_f32; steps * row];
         normalizer.apply(&window, bytemuck::cast_slice_mut(&mut normalized)).unwrap();
         let call = kernel.submit_rows(&rows, row_bytes);
-        waiting.push((call, plain(network, &normalized)));
+        waiting.push((call, plain(&expected, &normalized)));
         // Sometimes two are on their way.
         while waiting.len() > number % 2 || (number + 1 == calls && !waiting.is_empty()) {
             let (call, expected) = waiting.remove(0);
@@ -546,6 +547,19 @@ fn streams(name: &str, network: &Network, normalizer: &Normalizer, options: Opti
     }
     let turns = kernel.report(0);
     println!("{name} on {} blocks: {turns} turns", program.blocks);
+}
+
+/// The weights of its recurrent layers rounded to half precision.
+fn in_halves(network: &Network) -> Network {
+    let mut network = network.clone();
+    for stage in &mut network.stages {
+        if let Operation::Recurrent(of) = &mut stage.operation {
+            for weights in [&mut of.weights, &mut of.recurrent] {
+                *weights = weights.iter().map(|&x| half::f16::from_f32(x).to_f32()).collect();
+            }
+        }
+    }
+    network
 }
 
 /// `layers` recurrent layers over `[1, steps, features]`, a dense layer on the last step.
@@ -573,6 +587,35 @@ fn recurrent_layers_answer_as_the_plain_executor_does_on_any_number_of_blocks() 
                 agrees(&format!("{sizes:?} {threads} threads"), &network, &normalizer, options);
             }
         }
+    }
+}
+
+/// Units that are not all of a block's or a warp's, one and several a warp, inputs of more than a warp's lanes take, odd numbers.
+#[test]
+fn streams_are_answered_by_grids_as_their_windows() {
+    let turn = Duration::from_secs(20);
+    for (is_lstm, sizes, blocks, threads) in [
+        (true, [5, 7, 2, 37], 3, 96),
+        (false, [5, 36, 2, 40], 5, 256),
+        (true, [4, 40, 1, 9], 2, 32),
+        (false, [2, 6, 3, 3], 1, 64),
+        (true, [2, 5, 1, 150], 4, 64),
+        (true, [3, 131, 4, 20], 20, 32),
+    ] {
+        let (network, normalizer) = stacked(is_lstm, sizes);
+        let (blocks, threads) = (Some(blocks), Some(threads));
+        let options = Options { blocks, threads, weights: WeightType::F16, stamps: true, ..Options::default() };
+        streams(&format!("{sizes:?}"), &network, &normalizer, options, 8, turn);
+    }
+}
+
+#[test]
+fn turns_of_grids_that_end_leave_the_window_to_the_next() {
+    for (is_lstm, blocks) in [(true, 1), (true, 4), (false, 2)] {
+        let (network, normalizer) = stacked(is_lstm, [3, 36, 2, 36]);
+        let (blocks, threads) = (Some(blocks), Some(64));
+        let options = Options { blocks, threads, weights: WeightType::F16, ..Options::default() };
+        streams("short turns", &network, &normalizer, options, 30, Duration::from_millis(4));
     }
 }
 

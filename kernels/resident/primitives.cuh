@@ -39,6 +39,9 @@ __device__ inline u32 this_block() {
 #endif
 }
 
+// Where clusters of one block make a grid.
+__device__ inline u32 this_cluster() { return blockIdx.x; }
+
 // ---- meeting
 __device__ inline void sync_block() { __syncthreads(); }
 __device__ inline bool sync_block_or(bool any) { return __syncthreads_or(any); }
@@ -101,6 +104,25 @@ __device__ inline Words4 load_words4(const float* from) {
                : "memory");
   return v;
 }
+__device__ inline float load_word4(const float* from) {
+  float x;
+  asm volatile("ld.relaxed.gpu.global.f32 %0, [%1];" : "=f"(x) : "l"(__cvta_generic_to_global(from)) : "memory");
+  return x;
+}
+__device__ inline Units load_units_of_device(u64 address) {
+  Units v;
+  asm volatile("ld.relaxed.gpu.global.v2.u64 {%0, %1}, [%2];" : "=l"(v.first), "=l"(v.second) : "l"(address) : "memory");
+  return v;
+}
+__device__ inline void store_unit_of_device(u64 address, u64 value) {
+  asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(address), "l"(value) : "memory");
+}
+__device__ inline u64 add_on_device(u64 address, u64 value) {
+  u64 before;
+  asm volatile("atom.relaxed.gpu.global.add.u64 %0, [%1], %2;" : "=l"(before) : "l"(address), "l"(value) : "memory");
+  return before;
+}
+__device__ inline void fence_device() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 __device__ inline float constant(u64 address) { return __ldg(reinterpret_cast<const float*>(address)); }
 __device__ inline Words4 constant4(u64 address) {
   const float4 v = __ldg(reinterpret_cast<const float4*>(address));
@@ -205,6 +227,15 @@ __device__ inline u32 as_bits(float x) { return __float_as_uint(x); }
 __device__ inline float half_as_float(u32 bits) {
   float x;
   asm("{.reg .b16 h; cvt.u16.u32 h, %1; cvt.f32.f16 %0, h;}" : "=f"(x) : "r"(bits));
+  return x;
+}
+// Two halves beside each other.
+struct TwoHalves {
+  float first, second;
+};
+__device__ inline TwoHalves halves(u32 bits) {
+  TwoHalves x;
+  asm("{.reg .b16 l, h; mov.b32 {l, h}, %2; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h;}" : "=f"(x.first), "=f"(x.second) : "r"(bits));
   return x;
 }
 // Rounded to nearest, never contracted: Normalizer::apply has the same bits.

@@ -31,6 +31,20 @@ __device__ void gates(const Block& b, float sum, u32 first, float& h, float& c) 
   }
 }
 
+// Lane j of each four is left with the sum of gate j over all lanes of its unit.
+template <u32 kLanes>
+__device__ float of_gate(const Block& b, const float (&a)[4]) {
+  const bool upper = b.lane & 2, odd = b.lane & 1;
+  float low = upper ? a[2] : a[0], high = upper ? a[3] : a[1];
+  low += across_lanes(upper ? a[0] : a[2], 2);
+  high += across_lanes(upper ? a[1] : a[3], 2);
+  float mine = odd ? high : low;
+  mine += across_lanes(odd ? low : high, 1);
+#pragma unroll
+  for (u32 mask = 4; mask < kLanes; mask *= 2) mine += across_lanes(mine, mask);
+  return mine;
+}
+
 // S: threads, blocks, steps, inputs, units, gru; each (units of a block), lanes (of a unit: 4 to 32, or 2 in one block); in, in_bytes; pads, padded (where rows
 // are copied to, each a whole number of vectors); tile (steps whose rows a thread multiplies at a time); alone (block 0 has all units,
 // and the others go on), is_projected (the rows have been multiplied, by all blocks: BandRows); projected
@@ -272,7 +286,7 @@ struct Recurrent {
         }
         // Of a GRU's candidate the state's part is apart.
         if (S::gru) a[3] = a[2], a[2] = 0;
-        gates<S::gru>(b, of_gate(b, a) + of_row[i], b.lane / S::lanes * S::lanes, h[i], c[i]);
+        gates<S::gru>(b, of_gate<S::lanes>(b, a) + of_row[i], b.lane / S::lanes * S::lanes, h[i], c[i]);
       }
       hand_on(b, exchange, h);
       if (S::blocks == 1 && part == 0) write_own(b, step, h);
@@ -334,20 +348,6 @@ struct Recurrent {
       if (unit < S::units) out(b)[(S::emits_all ? step : 0) * S::units + unit] = x[i];
     }
   }
-
-  // Lane j of each four is left with the sum of gate j over all lanes of its unit.
-  __device__ static float of_gate(const Block& b, float (&a)[4]) {
-    const bool upper = b.lane & 2, odd = b.lane & 1;
-    float low = upper ? a[2] : a[0], high = upper ? a[3] : a[1];
-    low += across_lanes(upper ? a[0] : a[2], 2);
-    high += across_lanes(upper ? a[1] : a[3], 2);
-    float mine = odd ? high : low;
-    mine += across_lanes(odd ? low : high, 1);
-#pragma unroll
-    for (u32 mask = 4; mask < S::lanes; mask *= 2) mine += across_lanes(mine, mask);
-    return mine;
-  }
-
 };
 
 // The newest step of a window, of a row that is shared out by inputs as Dense has it; the state's part was computed ahead.

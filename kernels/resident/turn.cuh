@@ -13,7 +13,7 @@ struct Turn {
   u64 constants;  // device memory: the artefact's constants
   u64 input;      // mapped: units of slot 0's input, each a word with its call's number above it
   u64 answer;     // mapped: units of slot 0's answer
-  u64 progress;   // device memory: the number of the call that comes next
+  u64 progress;   // device memory: GridWord
   u64 report;     // mapped: Report
   u64 limit_ns;   // of %globaltimer
   u64 state;      // device memory: what outlives a turn, and room for large values; each block has its own part
@@ -24,6 +24,9 @@ struct Turn {
   u32 rows_stride;
   u32 reserved;
 };
+// At Turn::progress: the number of the call that comes next, and what blocks of a grid meet by (grid.cuh), zeros before the first turn: how
+// many have come to meetings, the tag of the round that does not take place any more, and how it goes on behind the round.
+enum GridWord : u32 { kNextCall, kArrived, kOver, kGoesOn };
 constexpr u32 kStages = 24;
 // Where its words lie in mapped memory; `turns` is written last.
 enum ReportWord : u32 { kTurns, kNext, kMet, kStopped, kCycles };
@@ -45,7 +48,9 @@ struct Block {
   bool rehearses;  // what follows is computed of what lies there: nothing is sent, waited for or answered
   u32 slot;
   u32 round;     // calls computed in this turn, those computed again counted twice
-  u64 state;     // this block's part of Turn::state
+  u64 state;     // this block's part of Turn::state; of a grid, all of it
+  u64 grid;      // of a grid: its words; else 0
+  u32 tag;       // of a grid: the round's
   const float* window;  // the rows before the newest one
 
   // Of the two copies of what blocks send each other, the one for this round, and the phase of its barriers.
@@ -84,12 +89,14 @@ __device__ inline u32 own_share(const Block& b, u32 each, u32 count) {
 // One thread tells every block that the turn is over before this call. Those before it are computed to their end by all.
 template <u32 kBlocks>
 __device__ void end_for_all(const Block& b) {
+  if (b.grid) return store_word8(b.grid + 8 * kOver, b.tag);
   for (u32 block = 0; block < kBlocks; ++block) tell(peer(block), b.stop_word, u32(b.call) << 1 | 1);
 }
 
 // Whether to leave off: asked once in a while by who waits.
 __device__ inline bool is_over(const Block& b, u32 looks) {
-  const u32 word = told(b.stop_word);
+  if (b.grid && load_word8(b.grid + 8 * kOver) == b.tag) return true;
+  const u32 word = b.grid ? 0 : told(b.stop_word);
   // Of two numbers of 31 bits, which is ahead.
   const bool ends = word && int((u32(b.call) << 1) - (word & ~1u)) >= 0;
   return ends || ((looks & 255) == 255 && nanoseconds() > b.until + kGrace);

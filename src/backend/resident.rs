@@ -21,11 +21,11 @@ use crate::backend::{Backend, BackendKind, CallShape, Health, OutputShape, Signa
 use crate::completion::in_band;
 use crate::config::{SessionConfig, WindowConfig};
 use crate::device::{
-    Bar1Buffer, Cluster, Device, DeviceBuffer, Feature, MappedBuffer, Module, Quarantine, Settle, Stream,
+    Bar1Buffer, Clusters, Device, DeviceBuffer, Feature, MappedBuffer, Module, Quarantine, Settle, Stream,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::resident::artefact::Facts;
-use crate::resident::turn::{REPORT_WORDS, Sums, Turn};
+use crate::resident::turn::{PROGRESS_WORDS, REPORT_WORDS, Sums, Turn};
 use crate::resident::{Artefact, Semantics};
 use crate::tensor::IoMode;
 
@@ -79,11 +79,16 @@ impl Resident {
         room::refuse_company(&device, config.resident.share_gpu)?;
         let (free_before, allocated_before) = (device.memory()?.free, device.allocated());
         let facts = artefact.facts();
-        let cluster = Cluster { blocks: facts.blocks, threads: facts.threads, shared_bytes: facts.shared_bytes };
+        let clusters = Clusters {
+            count: facts.clusters,
+            blocks: facts.blocks,
+            threads: facts.threads,
+            shared_bytes: facts.shared_bytes,
+        };
         let module = load(&device, artefact.cubin())?;
         let entry = CString::new(facts.entry.as_str()).map_err(|_| ErrorKind::SidecarDamaged)?;
         let kernel = module.function(&entry)?;
-        let room = Room::take(&device, cluster, kernel.prepare_clusters(&device, cluster)?)?;
+        let room = Room::take(&device, clusters, kernel.prepare_clusters(&device, clusters)?)?;
         let layout = SlotLayout::all_in_band(&signature, newest_row(facts)?);
         let memory = Memory::new(&device, artefact, &layout, config)?;
         let slots = memory.slots(&layout, config.depth);
@@ -97,7 +102,7 @@ impl Resident {
             stream,
             _module: module,
             kernel,
-            cluster,
+            clusters,
             turn,
             report: memory.report_words(),
             known_answer,
@@ -115,7 +120,10 @@ impl Resident {
             semantics: facts.semantics,
             description: format!(
                 "a resident kernel of {} on {}{}",
-                if facts.blocks == 1 { "one block".to_owned() } else { format!("{} blocks", facts.blocks) },
+                match facts.all_blocks() {
+                    1 => "one block".to_owned(),
+                    several => format!("{several} blocks"),
+                },
                 device.name(),
                 if config.resident.bar1 { ", calls through BAR1" } else { "" }
             ),
@@ -283,7 +291,7 @@ impl Memory {
                 "a resident engine's state",
                 lower,
             )?,
-            progress: DeviceBuffer::from_slice(device, &[first], "a resident engine's progress")?,
+            progress: DeviceBuffer::from_slice(device, &progress(first), "a resident engine's progress")?,
         })
     }
 
@@ -322,6 +330,13 @@ impl Memory {
             reserved: 0,
         }
     }
+}
+
+/// Before the first turn, whose first call is `first`.
+fn progress(first: u64) -> [u64; PROGRESS_WORDS] {
+    let mut words = [0; PROGRESS_WORDS];
+    words[0] = first;
+    words
 }
 
 /// Bytes of the row that a call hands over, where that is not the whole input, or a step.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use self::container::MAGIC;
 pub use self::facts::Facts;
-use super::budget::Hardware;
+use super::budget::{Hardware, WeightType};
 use super::nvrtc::{Compiled, Nvrtc};
 use super::program::{self, Asks, Program, TURN_LAYOUT, program_with};
 use super::semantics::Semantics;
@@ -48,10 +48,14 @@ pub struct Artefact {
 pub struct ArtefactOptions {
     /// Of the GPU that runs it, major and minor: it runs on no other.
     pub compute_capability: (u32, u32),
-    /// Blocks of the cluster, one multiprocessor each: 1, 2, 4, 8 or 16. The planner's choice without.
+    /// Blocks of the cluster, one multiprocessor each: 1, 2, 4, 8 or 16; with weights in half precision any number. The planner's choice
+    /// without.
     pub blocks: Option<u32>,
-    /// Threads of a block, a multiple of 32 up to 1024; 512 without.
+    /// Threads of a block, a multiple of 32 up to 1024. The planner's choice without.
     pub threads: Option<u32>,
+    /// In what weights are kept; sums are in f32 either way. [`WeightType::F16`] is for stacks of LSTM or GRU layers with
+    /// [`Semantics::Window`], on up to all multiprocessors.
+    pub weights: WeightType,
     /// Sums up the cycles of each stage, for reports. It costs some.
     pub stamps: bool,
     /// Elements of a row, for a network whose input is a window of rows: what a normalisation by feature goes by. But with
@@ -70,6 +74,7 @@ impl Default for ArtefactOptions {
             compute_capability: (9, 0),
             blocks: None,
             threads: None,
+            weights: WeightType::F32,
             stamps: false,
             window_row: None,
             semantics: Semantics::Whole,
@@ -322,7 +327,8 @@ impl ArtefactOptions {
                 .got(format!("{major}.{minor}"))
                 .advice(GOES_ON));
         };
-        if let Some(blocks) = self.blocks {
+        // The planner knows how many blocks a grid can have.
+        if let Some(blocks) = self.blocks.filter(|&blocks| self.weights == WeightType::F32 || blocks == 0) {
             if !matches!(blocks, 1 | 2 | 4 | 8 | 16) {
                 return Err(refused(ErrorKind::InvalidArgument)
                     .expected("1, 2, 4, 8 or 16 blocks")
@@ -410,8 +416,8 @@ impl Source {
         };
         let tensor = if options.semantics == Semantics::Stateful { of_one_row(tensor) } else { tensor };
         let normalizer = Normalizer::new(&normalization, &tensor, &tensor.shape, window_row)?;
-        let ArtefactOptions { blocks, threads, stamps, semantics, asks, .. } = *options;
-        let wanted = program::Options { blocks, threads, stamps, semantics, asks, in_bands: false };
+        let ArtefactOptions { blocks, threads, weights, stamps, semantics, asks, .. } = *options;
+        let wanted = program::Options { blocks, threads, weights, stamps, semantics, asks, in_bands: false };
         let program = program_with(&network, &normalizer, hardware, wanted)?;
         Ok(Self { network, tensor, normalization, normalizer, window_row, program })
     }
@@ -424,6 +430,7 @@ impl Source {
             entry: program::ENTRY.to_owned(),
             turn_layout: TURN_LAYOUT,
             blocks: program.blocks,
+            clusters: program.clusters,
             threads: program.threads,
             shared_bytes: program.shared_bytes,
             compute_capability: options.number(),

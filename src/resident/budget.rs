@@ -7,9 +7,10 @@ use super::network::{Network, Operation, Stage, ValueId};
 use crate::error::{Error, ErrorKind, Result};
 
 /// In what weights are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WeightType {
     /// Four bytes each.
+    #[default]
     F32,
     /// Two bytes each, sums in f32.
     F16,

@@ -11,6 +11,7 @@
 
 mod bands;
 mod conv;
+mod grid;
 mod guess;
 mod job;
 mod numbers;
@@ -21,9 +22,10 @@ mod stages;
 use std::cmp::Reverse;
 
 use self::bands::Bands;
+use self::grid::Grid;
 use self::job::Job;
 use self::plan::{Of, Plan};
-use super::budget::Hardware;
+use super::budget::{Hardware, WeightType};
 use super::network::{Network, Operation, Stage};
 use super::semantics::Semantics;
 use crate::error::{Error, ErrorKind, Result};
@@ -34,7 +36,7 @@ pub const ENTRY: &str = "tickrt_resident";
 
 /// Which structure `Turn` of kernels/resident/turn.cuh a kernel takes, and what lies behind its addresses: one more with each
 /// change that a backend or an artefact of before would not survive.
-pub const TURN_LAYOUT: u32 = 2;
+pub const TURN_LAYOUT: u32 = 3;
 
 /// In the first unit of a call with [`Semantics::Stateful`]: the state before it is the network's initial one.
 pub const BEGINS_ANEW: u32 = 2;
@@ -55,8 +57,10 @@ pub struct Program {
     pub source: String,
     /// To be uploaded.
     pub constants: Vec<u8>,
-    /// Of the one cluster.
+    /// Of a cluster.
     pub blocks: u32,
+    /// One; more are a grid of clusters of one block each.
+    pub clusters: u32,
     /// Of a block.
     pub threads: u32,
     /// Dynamic shared memory of a block.
@@ -79,10 +83,12 @@ pub struct Program {
 /// What to leave to the planner, and what not.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// Blocks of the cluster: 1, 2, 4, 8 or 16.
+    /// Blocks of the cluster: 1, 2, 4, 8 or 16; of the grid, any number, where weights are in half precision.
     pub blocks: Option<u32>,
     /// Threads of a block, a multiple of 32.
     pub threads: Option<u32>,
+    /// In what weights are kept. In half precision it is a stack of recurrent layers, on a grid.
+    pub weights: WeightType,
     /// Sums up the cycles of each stage in the report.
     pub stamps: bool,
     /// Of which rows an answer is.
@@ -121,6 +127,9 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
     if network.inputs.len() != 1 {
         return Err(unsupported(format!("{} inputs", network.inputs.len())).expected("one"));
     }
+    if options.weights == WeightType::F16 {
+        return program_on_grid(network, input, hardware, options);
+    }
     let job = Job::new(network, input, options.semantics)?;
     let sizes = [1, 2, 4, 8, 16].into_iter().filter(|&blocks| u64::from(blocks) <= hardware.largest_cluster);
     let mut sizes: Vec<u32> = match options.blocks {
@@ -150,7 +159,7 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
     // Runs want room for shares that are laid out once more. Bands are for what does not fit otherwise.
     let plain = sizes
         .iter()
-        .flat_map(|&blocks| [true, false].map(|runs| Of { blocks, threads: threads(blocks), runs, bands: None }));
+        .flat_map(|&blocks| [true, false].map(|runs| Of { blocks, threads: threads(blocks), runs, bands: None, grid: None }));
     let mut most_first: Vec<u32> = sizes.iter().copied().filter(|&blocks| blocks > 1).collect();
     most_first.sort_by_key(|&blocks| Reverse(blocks));
     let in_bands = most_first.into_iter().filter_map(|blocks| {
@@ -158,7 +167,7 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
             return None;
         }
         let bands = Some(Bands::of(&job.network, blocks)?);
-        Some(Of { blocks, threads: options.threads.unwrap_or(bands::THREADS), runs: false, bands })
+        Some(Of { blocks, threads: options.threads.unwrap_or(bands::THREADS), runs: false, bands, grid: None })
     });
     let mut refused = None;
     for layout in plain.filter(|_| !options.in_bands).chain(in_bands) {
@@ -168,6 +177,19 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
         }
     }
     Err(refused.unwrap_or_else(|| unsupported("no block".into())))
+}
+
+/// Weights in half precision, on as many blocks as they take.
+fn program_on_grid(network: &Network, input: &Normalizer, hardware: Hardware, options: Options) -> Result<Program> {
+    if options.semantics != Semantics::Window {
+        return Err(unsupported(format!("half precision with {} semantics", options.semantics))
+            .expected("window semantics, which is what there is in half precision"));
+    }
+    let job = Job::of_grid(network, input)?;
+    let threads = options.threads.unwrap_or(grid::THREADS);
+    let grid = Some(Grid::of(&job.network, hardware, options.blocks, threads)?);
+    let layout = Of { blocks: 1, threads, runs: false, bands: None, grid };
+    Plan::new(&job, hardware, layout, options.asks).and_then(|plan| plan.finish(options.stamps))
 }
 
 fn unsupported(got: String) -> Error {
@@ -195,6 +217,7 @@ fn templates() -> String {
         file!("bands.cuh"),
         file!("window.cuh"),
         file!("state.cuh"),
+        file!("grid.cuh"),
         "#line 1 \"/tickrt/network.cu\"\n",
     ]
     .concat()

@@ -12,7 +12,8 @@ pub struct Turn {
     pub input: u64,
     /// Mapped: the units of slot 0's answer.
     pub answer: u64,
-    /// In device memory: the number of the call that comes next.
+    /// In device memory: the number of the call that comes next; then what blocks of a grid meet by, zeros at first.
+    /// [`PROGRESS_WORDS`] in all.
     pub progress: u64,
     /// Mapped: [`Report`].
     pub report: u64,
@@ -104,6 +105,8 @@ impl Sums {
     }
 }
 
+/// Words of 8 bytes at [`Turn::progress`].
+pub const PROGRESS_WORDS: usize = 4;
 /// Sums of cycles in a report.
 pub const STAGES: usize = 24;
 /// Words of a report.

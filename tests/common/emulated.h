@@ -122,6 +122,7 @@ inline Warp& warp() { return machine->warps[machine->running->block][machine->ru
 
 inline u32 this_thread() { return emulated::machine->running->thread; }
 inline u32 this_block() { return emulated::machine->running->block; }
+inline u32 this_cluster() { return emulated::machine->running->block; }
 inline void sync_block() {
   using namespace emulated;
   meet(machine->meetings[this_block()], machine->threads);
@@ -178,6 +179,11 @@ inline Words4 load_words4(const float* from) {
   memcpy(&v, from, 16);
   return v;
 }
+inline float load_word4(const float* from) { return *from; }
+inline Units load_units_of_device(u64 address) { return load_units(address); }
+inline void store_unit_of_device(u64 address, u64 value) { store_unit(address, value); }
+inline u64 add_on_device(u64 address, u64 value) { return __atomic_fetch_add(reinterpret_cast<u64*>(address), value, __ATOMIC_SEQ_CST); }
+inline void fence_device() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline float constant(u64 address) { return *reinterpret_cast<const float*>(address); }
 inline Words4 constant4(u64 address);
 inline Words4 constant4_ahead(u64 address) { return constant4(address); }
@@ -251,6 +257,10 @@ inline float half_as_float(u32 bits) {
   if (exponent == 31) return fraction ? NAN : sign * INFINITY;
   return sign * (exponent ? ldexpf(float(1024 + fraction), int(exponent) - 25) : ldexpf(float(fraction), -24));
 }
+struct TwoHalves {
+  float first, second;
+};
+inline TwoHalves halves(u32 bits) { return {half_as_float(bits & 0xffff), half_as_float(bits >> 16)}; }
 inline float scaled(float x, float mean, float std) { return (x - mean) / std; }
 inline float power_of_two(float x) { return exp2f(x); }
 inline float reciprocal(float x) { return 1.f / x; }

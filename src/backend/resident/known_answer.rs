@@ -71,7 +71,7 @@ impl KnownAnswer {
     ) -> Result<Self> {
         let memory = MappedBuffer::new(device, layout.bytes * SLOTS)?;
         let report = MappedBuffer::new(device, REPORT_WORDS * 8)?;
-        let progress = DeviceBuffer::from_slice(device, &[1_u64], "a known answer's progress")?;
+        let progress = DeviceBuffer::from_slice(device, &super::progress(1), "a known answer's progress")?;
         let lower = "the number of resident engines";
         let state = DeviceBuffer::new(device, facts.state_bytes as usize, "a known answer's state", lower)?;
         let units = layout.input_units.expect("`SlotLayout::all_in_band` gives every slot units");

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::device::{Cluster, Device};
+use crate::device::{Clusters, Device};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The clusters of this process's resident engines, by GPU.
@@ -11,7 +11,18 @@ static TAKEN: Mutex<Vec<Taken>> = Mutex::new(Vec::new());
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Taken {
     device: usize,
+    /// Of a cluster.
     blocks: u32,
+    clusters: u32,
+}
+
+impl Taken {
+    fn wants(self) -> String {
+        match self.clusters {
+            1 => format!("{} free multiprocessors beside each other", self.blocks),
+            several => format!("{} free multiprocessors", several * self.blocks),
+        }
+    }
 }
 
 /// One engine's place, until it is dropped.
@@ -23,17 +34,18 @@ impl Room {
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] when this process's engines have taken them: another kernel would wait for ever for its turn.
-    pub(super) fn take(device: &Arc<Device>, cluster: Cluster, most: u32) -> Result<Self> {
-        let own = Taken { device: device.ordinal(), blocks: cluster.blocks };
+    pub(super) fn take(device: &Arc<Device>, wanted: Clusters, most: u32) -> Result<Self> {
+        let own = Taken { device: device.ordinal(), blocks: wanted.blocks, clusters: wanted.count };
         let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_others = taken.iter().filter(|other| other.device == own.device);
         let others: Vec<u32> =
-            taken.iter().filter(|other| other.device == own.device).map(|other| other.blocks).collect();
-        if clusters_left(most, own.blocks, &others) == 0 {
+            of_others.flat_map(|other| std::iter::repeat_n(other.blocks, other.clusters as usize)).collect();
+        if clusters_left(most, own.blocks, &others) < own.clusters {
             return Err(Error::new(ErrorKind::Unavailable, "find room for a resident engine")
-                .expected(format!("{} free multiprocessors beside each other on {}", own.blocks, device.name()))
-                .got(match most {
-                    0 => "none, even on the empty GPU".to_owned(),
-                    _ => format!("{} resident engines that take {others:?} of them", others.len()),
+                .expected(format!("{} on {}", own.wants(), device.name()))
+                .got(match most < own.clusters {
+                    true => format!("{} of them, even on the empty GPU", most * own.blocks),
+                    false => format!("resident engines that take {} multiprocessors", others.iter().sum::<u32>()),
                 })
                 .advice(
                     "end one of them, build with fewer blocks (--resident-blocks), or let the chain go on to TensorRT",

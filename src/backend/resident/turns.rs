@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::known_answer::KnownAnswer;
 use crate::backend::LAST_CALL;
-use crate::device::{Cluster, Function, Module, Stream};
+use crate::device::{Clusters, Function, Module, Stream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::resident::turn::{REPORT_WORDS, Report, Turn};
 use crate::thread;
@@ -22,7 +22,7 @@ pub(super) struct Parts {
     /// Held: the kernel is of it.
     pub(super) _module: Module,
     pub(super) kernel: Function,
-    pub(super) cluster: Cluster,
+    pub(super) clusters: Clusters,
     pub(super) turn: Turn,
     pub(super) report: ReportWords,
     /// Behind what its turns run on: dropped when they have ended.
@@ -210,10 +210,10 @@ impl Queue {
             }
             // Behind a rest a call waits for the first turn.
             let is_awaited = self.queued > 0 && self.queued == self.word(Report::Turns);
-            let Parts { stream, kernel, cluster, turn, known_answer, .. } = &mut self.parts;
+            let Parts { stream, kernel, clusters, turn, known_answer, .. } = &mut self.parts;
             // SAFETY: every address lies in the backend's `Memory`, which outlives this thread, or in what is asked, which the
             // thread drops behind the stream's work; the module is loaded.
-            let launch = |turn: &Turn| unsafe { kernel.launch_cluster(stream, *cluster, turn) };
+            let launch = |turn: &Turn| unsafe { kernel.launch_clusters(stream, *clusters, turn) };
             known_answer.as_mut().filter(|_| !is_awaited).and_then(KnownAnswer::ask).map_or(Ok(()), launch)?;
             launch(turn)?;
             self.queued += 1;

@@ -20,6 +20,8 @@ use crate::trust::Trust;
 const FORMAT: u32 = 1;
 /// More of an input or an output lies in no cluster's shared memory: 16 blocks of 256 KiB.
 const MOST_ELEMENTS: usize = 16 * 256 * 1024 / 4;
+/// More multiprocessors than any GPU has.
+const MOST_CLUSTERS: u32 = 1024;
 const MOST_SHARED_BYTES: u32 = 256 * 1024;
 const MOST_STATE_BYTES: u64 = 1 << 30;
 
@@ -39,8 +41,11 @@ pub struct Facts {
     pub turn_layout: u32,
     /// The kernel's name.
     pub entry: String,
-    /// Of its one cluster: 1, 2, 4, 8 or 16.
+    /// Of a cluster: 1, 2, 4, 8 or 16.
     pub blocks: u32,
+    /// One; more are a grid of clusters of one block each.
+    #[serde(default = "one")]
+    pub clusters: u32,
     /// Of a block.
     pub threads: u32,
     /// Dynamic shared memory of a block.
@@ -91,6 +96,11 @@ pub struct Facts {
     pub built_at: String,
 }
 
+/// Of what was written before there were grids.
+fn one() -> u32 {
+    1
+}
+
 /// A program's stages by when they are computed: before their call comes, between its input's arrival and its answer's
 /// departure, and after that.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,6 +141,7 @@ impl Facts {
             turn_layout: 0,
             entry: String::new(),
             blocks: 0,
+            clusters: 1,
             threads: 0,
             shared_bytes: 0,
             compute_capability: 0,
@@ -201,6 +212,12 @@ impl Facts {
         parts
     }
 
+    /// Blocks in all, each of which has a multiprocessor for itself.
+    #[must_use]
+    pub fn all_blocks(&self) -> u32 {
+        self.blocks * self.clusters
+    }
+
     /// As names and values for people.
     #[must_use]
     pub fn lines(&self) -> Vec<(&'static str, String)> {
@@ -209,7 +226,7 @@ impl Facts {
             ("built by", format!("tickrt {}, with the compiler of CUDA {}", self.tickrt, self.cuda)),
             ("runs on", format!("compute capability {}", dotted(self.compute_capability))),
             ("semantics", self.semantics.to_string()),
-            ("blocks", format!("{} of {} threads", self.blocks, self.threads)),
+            ("blocks", format!("{} of {} threads", self.all_blocks(), self.threads)),
             ("shared memory", format!("{} bytes a block", self.shared_bytes)),
             ("constants", format!("{} bytes", self.constants_bytes)),
         ];
@@ -295,6 +312,9 @@ impl Facts {
         }
         if !matches!(self.blocks, 1 | 2 | 4 | 8 | 16) {
             return Some(format!("{} blocks", self.blocks));
+        }
+        if self.clusters == 0 || self.clusters > MOST_CLUSTERS || (self.clusters > 1 && self.blocks > 1) {
+            return Some(format!("{} clusters of {} blocks", self.clusters, self.blocks));
         }
         if self.threads == 0 || !self.threads.is_multiple_of(32) || self.threads > 1024 {
             return Some(format!("{} threads in a block", self.threads));

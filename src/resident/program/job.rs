@@ -4,7 +4,7 @@
 use super::unsupported;
 use crate::error::Result;
 use crate::normalize::Normalizer;
-use crate::resident::network::{Network, Stage, ValueId};
+use crate::resident::network::{Emit, Network, Operation, Stage, ValueId};
 use crate::resident::semantics::Semantics;
 use crate::resident::stream::{Carried, Split, State, carry_state, split};
 
@@ -54,6 +54,50 @@ impl Job {
             Semantics::Window => Self::of_window(network, input, steps),
             Semantics::Stateful => Self::of_state(network, input),
         }
+    }
+
+    /// A stack of recurrent layers on a grid of blocks: its first stages, of which the last one's newest output goes on. They read the
+    /// window and hand on a row, so that values are those of the newest step.
+    pub(super) fn of_grid(network: &Network, input: &Normalizer) -> Result<Self> {
+        let refused = |got: String| {
+            unsupported(got).expected("LSTM or GRU layers, one behind the other, the last one's newest output going on")
+        };
+        let shape = &network.value(network.inputs[0]).shape;
+        let layers = network.stages.iter().take_while(|stage| matches!(stage.operation, Operation::Recurrent(_))).count();
+        let (mut read, mut network) = (network.inputs[0], network.clone());
+        let steps = shape.first().copied().unwrap_or(1);
+        if layers == 0 || steps < 2 {
+            return Err(refused(format!("{layers} of them over an input of shape {shape:?}")));
+        }
+        let row = input.count() / steps;
+        let table = of_each_row(input.elements(), row)?;
+        network.values[read.0].shape = vec![row];
+        for number in 0..layers {
+            let Stage { operation: Operation::Recurrent(of), reads, writes, .. } = &network.stages[number] else {
+                unreachable!("they were counted")
+            };
+            let (emit, writes, units) = (if number + 1 == layers { Emit::Last } else { Emit::All }, *writes, of.units);
+            let is_read_alone = network.uses(read) == 1 && !network.outputs.contains(&read);
+            if reads[..] != [read] || of.emit != emit || !is_read_alone || network.outputs.contains(&writes) {
+                return Err(refused(format!("layer {number} of another structure")));
+            }
+            network.values[writes.0].shape = vec![units];
+            read = writes;
+        }
+        let behind = network.stages[layers..].iter().any(|stage| matches!(stage.operation, Operation::Recurrent(_)));
+        if behind {
+            return Err(refused("recurrent layers behind other operations".into()));
+        }
+        Ok(Self {
+            network,
+            semantics: Semantics::Window,
+            ahead: layers,
+            steps: steps as u32,
+            input: input.clone(),
+            table,
+            count: row as u32,
+            states: Vec::new(),
+        })
     }
 
     fn of_window(network: &Network, input: &Normalizer, steps: usize) -> Result<Self> {

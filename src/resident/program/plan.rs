@@ -7,6 +7,7 @@ mod state;
 use std::fmt::Write as _;
 
 use super::bands::Bands;
+use super::grid::Grid;
 use super::job::Job;
 use super::numbers::Numbers;
 use super::{AHEAD, Asks, BEHIND, unsupported};
@@ -50,6 +51,8 @@ pub(super) struct Plan<'network> {
     runs: bool,
     /// What lies in bands, if anything may.
     pub(super) bands: Option<Bands>,
+    /// Whose recurrent layers are computed by a grid of blocks; everything else is block 0's, and to the plan there is no other.
+    pub(super) grid: Option<Grid>,
     pub(super) threads: u32,
     pub(super) constants: Vec<u8>,
     hardware: Hardware,
@@ -69,6 +72,8 @@ pub(super) struct Plan<'network> {
     pub(super) is_ahead: bool,
     /// Whether steps are done behind the answer.
     is_behind: bool,
+    /// Whether steps are block 0's of a grid.
+    pub(super) is_alone: bool,
     /// Cells that blocks keep of their own units, by the value of the step's output: where in the block's part of the device's memory.
     pub(super) cells: Vec<(ValueId, u32)>,
     /// Bytes of a block's part of the device's memory.
@@ -128,35 +133,42 @@ pub(super) struct Of {
     /// Long shares may go in runs.
     pub(super) runs: bool,
     pub(super) bands: Option<Bands>,
+    pub(super) grid: Option<Grid>,
 }
 
 impl Step {
     /// Its place in the kernel's loop.
-    fn line(&self, number: usize) -> String {
-        self.line_if("", number)
+    fn line(&self) -> String {
+        self.line_if("")
     }
 
     /// Done only where `guard` holds.
-    fn line_if(&self, guard: &str, number: usize) -> String {
+    fn line_if(&self, guard: &str) -> String {
+        let Self { number, verb, note, .. } = self;
         let arguments = if self.takes_turn || self.template == "Input" { "b, turn" } else { "b" };
-        let verb = if self.template == "Input" { "take" } else { "run" };
-        format!("    if ({guard}!s{number}.{verb}({arguments})) break;  // {}\n", self.note)
+        let alone = if self.is_alone { "b.rank == 0 && " } else { "" };
+        format!("    if ({guard}{alone}!s{number}.{verb}({arguments})) break;  // {note}\n")
     }
 }
 
 struct Step {
     template: String,
+    /// Its structure, which another step may have brought along.
+    number: usize,
+    is_another: bool,
+    verb: &'static str,
     arms: bool,
     takes_turn: bool,
     is_ahead: bool,
     is_behind: bool,
+    is_alone: bool,
     note: String,
 }
 
 impl<'network> Plan<'network> {
     /// Everything but the text around it.
     pub(super) fn new(job: &'network Job, hardware: Hardware, layout: Of, asks: Asks) -> Result<Self> {
-        let Of { blocks, threads, runs, bands } = layout;
+        let Of { blocks, threads, runs, bands, grid } = layout;
         let network = &job.network;
         let share = |count: u32| match count {
             _ if blocks == 1 || count <= 32 => count,
@@ -172,6 +184,7 @@ impl<'network> Plan<'network> {
             asks,
             runs,
             bands,
+            grid,
             constants: Vec::new(),
             hardware,
             places,
@@ -185,6 +198,7 @@ impl<'network> Plan<'network> {
             wanted: Vec::new(),
             is_ahead: false,
             is_behind: false,
+            is_alone: false,
             cells: Vec::new(),
             state: 0,
             notes: Vec::new(),
@@ -194,10 +208,18 @@ impl<'network> Plan<'network> {
             Semantics::Window => plan.window(),
             Semantics::Stateful => plan.state(),
         }
-        plan.is_ahead = true;
-        plan.stages(&network.stages[..job.ahead])?;
-        plan.is_ahead = false;
-        plan.input()?;
+        if plan.grid.is_some() {
+            plan.grid_layers()?;
+            plan.is_alone = true;
+            plan.input()?;
+            plan.is_alone = false;
+            plan.grid_in_time();
+        } else {
+            plan.is_ahead = true;
+            plan.stages(&network.stages[..job.ahead])?;
+            plan.is_ahead = false;
+            plan.input()?;
+        }
         plan.stages(job.in_time())?;
         Ok(plan)
     }
@@ -206,8 +228,10 @@ impl<'network> Plan<'network> {
     fn window(&mut self) {
         let rows = self.in_state(2 * self.job.steps * self.job.count * 4);
         debug_assert_eq!(rows, 0, "as kernels/resident/window.cuh has it");
-        let window = self.network.inputs[1];
-        self.places[window.0].whole = Some(Whole { offset: 0, copy_bytes: IS_WINDOW });
+        // Layers of a grid know where it is.
+        if let Some(window) = self.network.inputs.get(1) {
+            self.places[window.0].whole = Some(Whole { offset: 0, copy_bytes: IS_WINDOW });
+        }
     }
 
     /// The outputs of the step before, whole in every block.
@@ -487,8 +511,29 @@ impl<'network> Plan<'network> {
         let number = self.steps.len();
         let _ = write!(self.structures, "// {note}\nstruct S{number} {{\n{}}};\n", numbers.0);
         self.notes.push(note.clone());
-        let is_behind = self.is_behind;
-        self.steps.push(Step { template: template.to_owned(), arms, takes_turn, is_ahead, is_behind, note });
+        let (is_behind, is_alone) = (self.is_behind, self.is_alone);
+        let verb = if template == "Input" { "take" } else { "run" };
+        let (template, is_another) = (template.to_owned(), true);
+        let step = Step { template, number, is_another, verb, arms, takes_turn, is_ahead, is_behind, is_alone, note };
+        self.steps.push(step);
+    }
+
+    /// One more thing of which a part is done ahead; its number, for [`step_again`](Self::step_again).
+    pub(super) fn step_ahead(&mut self, template: &str, numbers: Numbers, note: String) -> usize {
+        self.step_at(true, template, numbers, false, true, note);
+        let step = self.steps.last_mut().expect("just made");
+        step.verb = "run_ahead";
+        step.number
+    }
+
+    /// What is left of it, in time.
+    pub(super) fn step_again(&mut self, number: usize, note: String) {
+        let template = self.steps[number].template.clone();
+        self.notes.push(note.clone());
+        let (verb, is_another) = ("run", false);
+        let (arms, takes_turn, is_ahead, is_behind, is_alone) = (false, false, false, self.is_behind, self.is_alone);
+        let step = Step { template, number, is_another, verb, arms, takes_turn, is_ahead, is_behind, is_alone, note };
+        self.steps.push(step);
     }
 
     /// The share of a value that came whole.

@@ -208,7 +208,7 @@ fn tile(steps: u32, spread: u32, threads: u32) -> u32 {
 
 const GLOBAL: &str = "  static constexpr Weights where = Weights::Global;\n  static constexpr u32 kept = 0;\n";
 
-fn is_gru(cell: Cell) -> Result<bool> {
+pub(super) fn is_gru(cell: Cell) -> Result<bool> {
     match cell {
         Cell::Lstm => Ok(false),
         Cell::Gru { linear_before_reset: true } => Ok(true),
@@ -220,7 +220,7 @@ fn is_gru(cell: Cell) -> Result<bool> {
 }
 
 /// Of the four rows of a unit. A GRU's fourth is what the candidate has of the state.
-fn biases(of: &Recurrent, gru: bool, unit: usize) -> [f32; 4] {
+pub(super) fn biases(of: &Recurrent, gru: bool, unit: usize) -> [f32; 4] {
     let row = |gate: usize| of.bias[gate * of.units + unit];
     let state = |gate: usize| of.recurrent_bias[gate * of.units + unit];
     if gru {

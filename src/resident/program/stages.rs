@@ -148,7 +148,7 @@ impl Plan<'_> {
             .int("warps_rows", warps_rows)
             .truth("wide", wide)
             .int("weights", weights)
-            .int("weights_each", count * threads * 4)
+            .int("weights_each", if blocks > 1 { count * threads * 4 } else { 0 })
             .text(&kept)
             .int("bias", bias)
             .int("received", received)

@@ -1,6 +1,7 @@
 //! `tickrt build --resident`: from an ONNX model to the kernel that computes all of it.
 
 use tickrt::onnx::Model;
+use tickrt::resident::budget::WeightType;
 use tickrt::resident::{Artefact, ArtefactOptions, Semantics};
 use tickrt::{Device, Normalization, Plan};
 
@@ -28,6 +29,7 @@ pub fn main(args: &Args) -> Outcome {
         compute_capability: compute_capability(args)?,
         blocks: args.resident_blocks,
         threads: args.resident_threads,
+        weights: if args.fp16 { WeightType::F16 } else { WeightType::F32 },
         window_row: args.window_row,
         stamps: args.stamps,
         asks: args.resident_asks.unwrap_or_default(),
@@ -112,12 +114,11 @@ fn flags(args: &Args, (major, minor): (u32, u32)) -> Vec<String> {
 
 /// Refuses what TensorRT alone can do.
 fn refuse_others_flags(args: &Args) -> Outcome {
-    const FP32: &str = "a resident engine computes in fp32";
+    const FP32: &str = "a resident engine sums up in fp32, of weights in fp32 or, with --fp16, in fp16";
     const TENSORRTS: &str = "it is for TensorRT, which builds no resident engine";
     const ONE_SHAPE: &str = "a resident engine has one shape, which --shapes or --optShapes gives";
     let calibration = &args.calibration;
     let given = [
-        (args.fp16, "--fp16", FP32),
         (args.bf16, "--bf16", FP32),
         (args.int8, "--int8", FP32),
         (args.fp8, "--fp8", FP32),

@@ -123,7 +123,12 @@ impl Plan<'_> {
             .int("rows_to", rows_to)
             .int("steps", self.job.steps)
             .text(&format!("  using Normal = S{input};\n  static constexpr InputType type = Normal::type;\n"));
-        self.step("NewRow", numbers, several, true, ROW_KEPT.into());
+        if let Some(grid) = self.grid.as_ref().map(|grid| grid.blocks) {
+            let numbers = numbers.int("grid", grid).int("scratch", COME_WORD);
+            self.step("GridEnd", numbers, false, true, ROW_KEPT.into());
+        } else {
+            self.step("NewRow", numbers, several, true, ROW_KEPT.into());
+        }
         Ok(())
     }
 }

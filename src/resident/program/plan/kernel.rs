@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{FIRST_BARRIER, Plan, ROWS_WORD, STAMPS, STOP_WORD, unsupported};
+use super::{COME_WORD, FIRST_BARRIER, Plan, ROWS_WORD, STAMPS, STOP_WORD, Step, unsupported};
 use crate::error::Result;
 use crate::resident::network::ValueId;
-use crate::resident::program::guess::{predicted_cycles, predicted_cycles_in_bands};
+use crate::resident::program::guess::{predicted_cycles, predicted_cycles_in_bands, predicted_cycles_on_grid};
 use crate::resident::program::{Program, templates};
 use crate::resident::semantics::Semantics;
 
@@ -24,7 +24,7 @@ impl Plan<'_> {
         }
         let alone = |&id: &ValueId| self.blocks == 1 || self.place(id).each == self.place(id).count;
         let answers_early = self.network.outputs.iter().all(alone);
-        self.is_behind = true;
+        (self.is_behind, self.is_alone) = (true, false);
         match self.job.semantics {
             Semantics::Whole => {}
             Semantics::Window => self.new_row()?,
@@ -60,13 +60,18 @@ impl Plan<'_> {
         let shared_bytes = self.shared.next_multiple_of(16);
         source += &text.replace("@words@", &(shared_bytes / 4).to_string());
         let (lead_units, state_bytes) = (self.lead(), u64::from(self.state) * u64::from(self.blocks));
-        let Self { constants, bands, blocks, threads, notes, job, .. } = self;
-        let guess = if bands.is_some() { predicted_cycles_in_bands } else { predicted_cycles };
+        let Self { constants, bands, grid, blocks, threads, notes, job, .. } = self;
+        let guess = match (&bands, &grid) {
+            (Some(_), _) => predicted_cycles_in_bands,
+            (_, Some(_)) => predicted_cycles_on_grid,
+            _ => predicted_cycles,
+        };
         let (semantics, predicted_cycles) = (job.semantics, guess(job, blocks));
         Ok(Program {
             source,
             constants,
             blocks,
+            clusters: grid.map_or(1, |grid| grid.blocks),
             threads,
             shared_bytes,
             state_bytes,
@@ -105,30 +110,35 @@ impl Plan<'_> {
         let of_window = self.job.semantics == Semantics::Window;
         let mut made = String::new();
         let mut armed = String::new();
-        for (number, step) in self.steps.iter().enumerate() {
-            let template = &step.template;
+        for step in self.steps.iter().filter(|step| step.is_another) {
+            let Step { template, number, .. } = step;
             let _ = writeln!(made, "  const {template}<S{number}> s{number}(b, turn);");
             if step.arms {
                 let _ = writeln!(armed, "  {template}<S{number}>::arm(b);");
             }
         }
-        let (ahead, in_time): (Vec<_>, Vec<_>) = self.steps.iter().enumerate().partition(|(_, step)| step.is_ahead);
+        let (ahead, in_time): (Vec<&Step>, Vec<&Step>) = self.steps.iter().partition(|step| step.is_ahead);
         let mut calls = String::new();
+        let grid = self.grid.as_ref().map(|grid| grid.blocks);
+        if grid.is_some() {
+            // Not all blocks have found a place in time: no round takes place.
+            calls += "    if (!b.tag) break;\n";
+        }
         if of_window {
             let (row, steps) = (self.job.count, self.job.steps);
             let _ = writeln!(calls, "    b.window = window_of<{row}, {steps}>(b);");
         }
-        ahead.iter().for_each(|&(number, step)| calls += &step.line(number));
-        let rehearses = goes_on && in_time.iter().all(|(_, step)| step.template != "Recurrent");
+        ahead.iter().for_each(|step| calls += &step.line());
+        let rehearses = goes_on && in_time.iter().all(|step| step.template != "Recurrent");
         if rehearses {
             // What was computed ahead has driven the instructions of what follows out of their caches: they come back in a
             // rehearsal of the same instructions.
             calls += "    bool ends = true;\n#pragma unroll 1\n    for (b.rehearses = true;; b.rehearses = false) {\n";
         }
-        let (behind, in_time): (Vec<_>, Vec<_>) = in_time.iter().partition(|(_, step)| step.is_behind);
-        for (stage, &&(number, step)) in in_time.iter().enumerate() {
+        let (behind, in_time): (Vec<&Step>, Vec<&Step>) = in_time.into_iter().partition(|step| step.is_behind);
+        for (stage, step) in in_time.iter().enumerate() {
             // A rehearsal is of no call.
-            calls += &step.line_if(if rehearses && stage == 0 { "!b.rehearses && " } else { "" }, number);
+            calls += &step.line_if(if rehearses && stage == 0 { "!b.rehearses && " } else { "" });
             if stamps {
                 let _ = match stage {
                     0 => writeln!(calls, "    u64 at = cycles();"),
@@ -146,7 +156,7 @@ impl Plan<'_> {
         } else if answers_early {
             let _ = writeln!(calls, "    if (is_final(b, {ROWS_WORD})) {{\n{answers}    }}");
         }
-        behind.iter().for_each(|&&(number, step)| calls += &step.line(number));
+        behind.iter().for_each(|step| calls += &step.line());
         if goes_on && !answers_early {
             let _ = writeln!(calls, "    if (!b.again) {{\n{answers}    }}");
         }
@@ -165,7 +175,7 @@ impl Plan<'_> {
 extern \"C\" __global__ void {cluster}__launch_bounds__({threads}, 1) tickrt_resident(const __grid_constant__ Turn turn) {{
   for (u32 i = this_thread(); i < @words@; i += {threads}) shared(0)[i] = 0;
 {zeroed}  sync_block();
-  Block b = begin(turn, {STOP_WORD}, {state});
+  Block b = {begin};
 {made}  if (b.thread == 0)
     for (u32 i = 0; i < {barriers}; ++i) barrier_init({FIRST_BARRIER} + 8 * i);
   barriers_are_there();
@@ -177,7 +187,10 @@ extern \"C\" __global__ void {cluster}__launch_bounds__({threads}, 1) tickrt_res
   finish<{blocks}>(b, turn, spent);
 }}
 ",
-            state = self.state,
+            begin = match grid {
+                Some(grid) => format!("begin_on_grid<{grid}>(turn, {STOP_WORD}, {COME_WORD})"),
+                None => format!("begin(turn, {STOP_WORD}, {})", self.state),
+            },
             counted = match spent {
                 Some(offset) => format!("  u64* const spent = reinterpret_cast<u64*>(shared({offset}));\n"),
                 None => "  const u64* const spent = nullptr;\n".to_owned(),

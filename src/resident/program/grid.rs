@@ -1,0 +1,220 @@
+//! A stack of recurrent layers on a grid of blocks, more than one cluster has, its weights in half precision.
+//!
+//! Each block has so many units of every layer, and a warp so many of those; blocks give each other outputs through the device's
+//! memory. What comes behind the last layer is block 0's alone: to it the plan is one of a single block.
+
+use half::f16;
+
+use super::numbers::Numbers;
+use super::plan::Plan;
+use super::recurrent::{biases, is_gru};
+use super::unsupported;
+use crate::error::Result;
+use crate::resident::budget::Hardware;
+use crate::resident::network::{Network, Operation, Recurrent};
+
+/// Threads of a block.
+pub(super) const THREADS: u32 = 256;
+/// Words of a thread's registers in which a layer's state weights are while its steps are computed ahead.
+const STATE_WORDS: u32 = 64;
+/// Inputs that the lanes of a warp share, four each.
+const TOGETHER: u32 = 128;
+
+/// A grid, and where its layers find each other.
+pub(super) struct Grid {
+    pub(super) blocks: u32,
+    /// Units of the newest row.
+    row: u32,
+    layers: Vec<Layer>,
+}
+
+/// Of a layer that has been planned: what runs in time.
+struct Layer {
+    number: usize,
+    note: String,
+    newest: u32,
+    units: u32,
+}
+
+impl Grid {
+    /// As few units a warp as the GPU has room for, on as few blocks as those need.
+    pub(super) fn of(network: &Network, hardware: Hardware, blocks: Option<u32>, threads: u32) -> Result<Self> {
+        let units = |stage| match stage {
+            &Operation::Recurrent(Recurrent { units, .. }) => Some(units as u32),
+            _ => None,
+        };
+        let most = network.stages.iter().filter_map(|stage| units(&stage.operation)).max().unwrap_or(1);
+        let (warps, room) = (threads / 32, hardware.multiprocessors as u32);
+        let each = most.div_ceil(warps * blocks.unwrap_or(room));
+        let blocks = blocks.unwrap_or_else(|| most.div_ceil(warps * each));
+        if blocks > room {
+            return Err(unsupported(format!("{blocks} blocks")).expected(format!("at most {room} multiprocessors")));
+        }
+        Ok(Self { blocks, row: 0, layers: Vec::new() })
+    }
+}
+
+impl Plan<'_> {
+    /// All layers, as far as they are computed ahead.
+    pub(super) fn grid_layers(&mut self) -> Result<()> {
+        let network = self.network;
+        let layers: Vec<&Recurrent> = network
+            .stages
+            .iter()
+            .map_while(|stage| match &stage.operation {
+                Operation::Recurrent(of) => Some(of),
+                _ => None,
+            })
+            .collect();
+        let room = |of: &dyn Fn(&Recurrent) -> usize| {
+            let most = layers.iter().map(|layer| of(layer)).max().unwrap_or(0) as u32;
+            most.next_multiple_of(TOGETHER) * 4
+        };
+        let (x_bytes, h_bytes) = (room(&|layer| layer.inputs), room(&|layer| layer.units));
+        let (x, h) = (self.room(2 * x_bytes), self.room(2 * h_bytes));
+        let row = self.units_of_device(layers[0].inputs as u32);
+        self.take_registers(layers.iter().map(|layer| self.state_words(layer)).max().unwrap_or(0));
+        let (mut from, mut newest, mut planned) = (0, row, Vec::new());
+        for (number, &of) in layers.iter().enumerate() {
+            let (steps, units) = (of.steps as u32, of.units as u32);
+            let pitch = (units * 8).next_multiple_of(128);
+            let (out, newest_out) = (self.in_state(steps * pitch), self.units_of_device(units));
+            let numbers = self
+                .grid_layer(of)?
+                .truth("is_first", number == 0)
+                .int("in", from)
+                .int("in_pitch", (of.inputs as u32 * 8).next_multiple_of(128))
+                .int("newest_in", newest)
+                .int("out", out)
+                .int("out_pitch", pitch)
+                .int("newest_out", newest_out)
+                .int("x", x)
+                .int("x_bytes", x_bytes)
+                .int("h", h)
+                .int("h_bytes", h_bytes)
+                .int("newest", x + number as u32 % 2 * x_bytes);
+            let name = if is_gru(of.cell)? { "GRU" } else { "LSTM" };
+            let (blocks, each) = (self.grid_blocks(), self.units_of_warp(of));
+            let shared = format!("{units} units, {each} a warp of {blocks} blocks");
+            let note = format!("{name} of {shared}, {} steps of {}", steps - 1, of.inputs);
+            let number = self.step_ahead("GridLayer", numbers, note);
+            let note = format!("newest step of {} of {name} of {shared}", of.inputs);
+            planned.push(Layer { number, note, newest: newest_out, units });
+            (from, newest) = (out, newest_out);
+        }
+        let grid = self.grid.as_mut().expect("asked for on a grid alone");
+        (grid.row, grid.layers) = (row, planned);
+        Ok(())
+    }
+
+    /// From the newest row to the last layer's newest output in block 0.
+    pub(super) fn grid_in_time(&mut self) {
+        let (id, layers) = (self.network.inputs[0], self.grid.as_mut().map(|grid| std::mem::take(&mut grid.layers)));
+        let (from, to, layers) = (self.share(id), self.grid.as_ref().map_or(0, |grid| grid.row), layers.unwrap_or_default());
+        let numbers = self.common(id).int("from", from).int("to", to);
+        self.step("GridRow", numbers, false, false, "the row to every block".into());
+        for layer in &layers {
+            self.step_again(layer.number, layer.note.clone());
+        }
+        let last = &self.network.stages[layers.len() - 1];
+        // Of whole vectors of a warp, zeros behind it.
+        let out = self.share(last.writes);
+        let layer = layers.last().expect("there are layers");
+        let numbers = Numbers::default()
+            .int("threads", self.threads)
+            .int("count", layer.units)
+            .int("from", layer.newest)
+            .int("out", out);
+        self.is_alone = true;
+        self.step("GridAnswer", numbers, false, false, format!("{} floats to block 0", layer.units));
+    }
+
+    fn grid_layer(&mut self, of: &Recurrent) -> Result<Numbers> {
+        let gru = is_gru(of.cell)?;
+        let (threads, each) = (self.threads, self.units_of_warp(of));
+        // A GRU's candidate has its row's part in the third row and its state's in the fourth.
+        let of_row = |gate: usize| (gate < of.cell.gates()).then_some(gate);
+        let of_state = |gate: usize| if gru { [Some(0), Some(1), None, Some(2)][gate] } else { Some(gate) };
+        let weights = self.halves(of, of.inputs, &of.weights, &of_row)?;
+        let state_weights = self.halves(of, of.units, &of.recurrent, &of_state)?;
+        let bias = self.constant((0..of.units).flat_map(|unit| biases(of, gru, unit)).collect::<Vec<_>>());
+        let cell = of.initial_cell.iter().copied().chain(std::iter::repeat(0.0)).take(of.units);
+        let initial = self.constant(of.initial.iter().copied().chain(cell).collect::<Vec<_>>());
+        let words = |inputs: usize| 8 * (inputs as u32).div_ceil(TOGETHER) * each;
+        let kept = self.weights_of_threads(words(of.inputs));
+        let late = if self.state_words(of) > 0 { "Registers" } else { "Global" };
+        let ahead = self.room(each * threads / 32 * 8 * 4);
+        Ok(Numbers::default()
+            .int("threads", threads)
+            .int("blocks", self.grid_blocks())
+            .int("steps", of.steps)
+            .int("inputs", of.inputs)
+            .int("units", of.units)
+            .truth("gru", gru)
+            .int("each", each)
+            .int("weights", weights)
+            .int("weights_each", words(of.inputs) * threads * 4)
+            .text(&kept)
+            .int("state_weights", state_weights)
+            .int("state_weights_each", words(of.units) * threads * 4)
+            .text(&format!("  static constexpr Weights state_where = Weights::{late};\n"))
+            .int("bias", bias)
+            .int("initial", initial)
+            .int("ahead", ahead))
+    }
+
+    fn grid_blocks(&self) -> u32 {
+        self.grid.as_ref().map_or(1, |grid| grid.blocks)
+    }
+
+    fn units_of_warp(&self, of: &Recurrent) -> u32 {
+        (of.units as u32).div_ceil(self.threads / 32 * self.grid_blocks())
+    }
+
+    /// Words of a thread's registers that a layer's state weights take while it is computed ahead; 0 if they stay in the cache.
+    fn state_words(&self, of: &Recurrent) -> u32 {
+        let words = 8 * (of.units as u32).div_ceil(TOGETHER) * self.units_of_warp(of);
+        if words <= STATE_WORDS { words } else { 0 }
+    }
+
+    /// Room for so many units, in lines of their own.
+    fn units_of_device(&mut self, count: u32) -> u32 {
+        self.in_state((count * 8).next_multiple_of(128))
+    }
+
+    /// By block and thread, as kernels/resident/grid.cuh has them. `row`: which gate of the network's the row has.
+    fn halves(
+        &mut self,
+        of: &Recurrent,
+        inputs: usize,
+        weights: &[f32],
+        row: &dyn Fn(usize) -> Option<usize>,
+    ) -> Result<u32> {
+        let half = |x: f32| {
+            let half = f16::from_f32(x);
+            if x.is_finite() && !half.is_finite() {
+                return Err(unsupported(format!("a weight of {x}")).expected("weights that half precision has, up to 65504"));
+            }
+            Ok(u32::from(half.to_bits()))
+        };
+        let (blocks, warps, each) = (self.grid_blocks() as usize, self.threads as usize / 32, self.units_of_warp(of) as usize);
+        let mut words = Vec::with_capacity(blocks * each * inputs * 2 * warps);
+        for block in 0..blocks {
+            for (i, fours) in (0..each).flat_map(|i| (0..inputs.div_ceil(TOGETHER as usize)).map(move |fours| (i, fours))) {
+                for (pair, thread) in (0..2).flat_map(|pair| (0..warps * 32).map(move |thread| (pair, thread))) {
+                    let unit = block * warps * each + i * warps + thread / 32;
+                    let first = fours * TOGETHER as usize + thread % 32 * 4;
+                    for (gate, two) in [(0, 0), (0, 2), (1, 0), (1, 2)] {
+                        let gate = row(2 * pair + gate).filter(|_| unit < of.units);
+                        let weight = |input: usize| match gate {
+                            Some(gate) if input < inputs => half(weights[(gate * of.units + unit) * inputs + input]),
+                            _ => Ok(0),
+                        };
+                        words.push(weight(first + two)? | weight(first + two + 1)? << 16);
+                    }
+                }
+            }
+        }
+        Ok(self.constant(words.into_iter().map(f32::from_bits)))
+    }
+}
