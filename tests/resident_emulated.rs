@@ -595,12 +595,12 @@ fn recurrent_layers_answer_as_the_plain_executor_does_on_any_number_of_blocks() 
 fn streams_are_answered_by_grids_as_their_windows() {
     let turn = Duration::from_secs(20);
     for (is_lstm, sizes, blocks, threads) in [
-        (true, [5, 7, 2, 37], 3, 96),
+        (true, [5, 7, 2, 37], 3, 128),
         (false, [5, 36, 2, 40], 5, 256),
-        (true, [4, 40, 1, 9], 2, 32),
+        (true, [4, 40, 1, 9], 2, 64),
         (false, [2, 6, 3, 3], 1, 64),
-        (true, [2, 5, 1, 150], 4, 64),
-        (true, [3, 131, 4, 20], 20, 32),
+        (true, [2, 5, 1, 150], 4, 192),
+        (true, [3, 131, 4, 20], 20, 64),
     ] {
         let (network, normalizer) = stacked(is_lstm, sizes);
         let (blocks, threads) = (Some(blocks), Some(threads));
@@ -613,7 +613,7 @@ fn streams_are_answered_by_grids_as_their_windows() {
 fn turns_of_grids_that_end_leave_the_window_to_the_next() {
     for (is_lstm, blocks) in [(true, 1), (true, 4), (false, 2)] {
         let (network, normalizer) = stacked(is_lstm, [3, 36, 2, 36]);
-        let (blocks, threads) = (Some(blocks), Some(64));
+        let (blocks, threads) = (Some(blocks), Some(192));
         let options = Options { blocks, threads, weights: WeightType::F16, ..Options::default() };
         streams("short turns", &network, &normalizer, options, 30, Duration::from_millis(4));
     }
@@ -906,7 +906,8 @@ fn guesses_are_near_what_was_measured() {
 }
 
 /// Not a test of anything: writes what benches/probes/engine.cu runs on a GPU into the folder that TICKRT_DUMP names. Models
-/// that are not in the zoo (lstm_b) are looked for in TICKRT_DUMP_MODELS; models/seeded.py makes them.
+/// that are not in the zoo (lstm_b, lstm_c) are looked for in TICKRT_DUMP_MODELS; models/seeded.py makes them. TICKRT_DUMP_ONLY: engines of
+/// one model.
 #[test]
 #[ignore = "writes files for benches/probes/engine.cu"]
 fn dump_for_the_probe() {
@@ -915,20 +916,29 @@ fn dump_for_the_probe() {
     };
     let others = std::path::PathBuf::from(std::env::var_os("TICKRT_DUMP_MODELS").unwrap_or_default());
     let mut dump = probe_dump::Dump::new(folder.as_ref());
+    let only = std::env::var("TICKRT_DUMP_ONLY").ok();
+    let is_wanted = |name: &str| only.as_ref().is_none_or(|only| only == name);
     let path = |name: &str| {
         let file = format!("{name}.onnx");
         if model(&file).exists() { model(&file) } else { others.join(file) }
     };
     for name in ["identity", "mlp_384", "mlp", "toy_cnn", "cnn_small", "lstm_a", "lstm_b", "lstm_s", "deeplob"] {
-        dump.whole(name, &path(name), None, None);
+        if is_wanted(name) {
+            dump.whole(name, &path(name), None, None);
+        }
     }
     for (name, threads) in [("mlp_384", 256), ("mlp", 256), ("mlp", 384), ("toy_cnn", 256)] {
-        dump.whole(&format!("{name}_of_{threads}"), &path(name), None, Some(threads));
+        if is_wanted(name) {
+            dump.whole(&format!("{name}_of_{threads}"), &path(name), None, Some(threads));
+        }
     }
     for (name, sizes) in [("lstm_a", &[4, 8, 16][..]), ("lstm_b", &[8, 16]), ("lstm_s", &[1, 4, 8]), ("deeplob", &[16])]
     {
-        for &blocks in sizes {
-            dump.window(&format!("{name}_window_{blocks}"), &path(name), Some(blocks));
+        for &blocks in sizes.iter().filter(|_| is_wanted(name)) {
+            dump.window(&format!("{name}_window_{blocks}"), &path(name), Some(blocks), (WeightType::F32, 400));
         }
+    }
+    if is_wanted("lstm_c") {
+        dump.window("lstm_c_grid", &path("lstm_c"), None, (WeightType::F16, 1500));
     }
 }

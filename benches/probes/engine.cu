@@ -79,6 +79,7 @@ int main(int argc, char** argv) {
   CK(cuMemAlloc(&memory, constants.size() + 64));
   if (constants.size()) CK(cuMemcpyHtoD(memory, constants.data(), constants.size()));
   CK(cuMemAlloc(&progress, 64));
+  CK(cuMemsetD8(progress, 0, 64));
   CUdeviceptr state;
   CK(cuMemAlloc(&state, state_bytes + 64));
   CK(cuMemsetD8(state, 0, state_bytes + 64));

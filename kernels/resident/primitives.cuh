@@ -60,6 +60,10 @@ __device__ inline bool any_of_warp(bool x) { return __any_sync(~0u, x); }
 __device__ inline float from_lane(float x, u32 lane) { return __shfl_sync(~0u, x, lane); }
 __device__ inline float across_lanes(float x, u32 mask) { return __shfl_xor_sync(~0u, x, mask); }
 
+// What follows from it is computed behind this, and not once for a whole turn, in registers that are wanted elsewhere.
+__device__ inline void from_here(u32& x) { asm volatile("" : "+r"(x)); }
+__device__ inline void from_here(u64& x) { asm volatile("" : "+l"(x)); }
+
 // ---- time
 __device__ inline u64 nanoseconds() {
   u64 t;
@@ -237,6 +241,19 @@ __device__ inline TwoHalves halves(u32 bits) {
   TwoHalves x;
   asm("{.reg .b16 l, h; mov.b32 {l, h}, %2; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h;}" : "=f"(x.first), "=f"(x.second) : "r"(bits));
   return x;
+}
+__device__ inline u32 as_halves(float first, float second) {
+  u32 bits;
+  asm("cvt.rn.f16x2.f32 %0, %2, %1;" : "=r"(bits) : "f"(first), "f"(second));
+  return bits;
+}
+// Of a warp: 16 rows of 16 halves times 8 columns of as many, added to sums. Of lane l, with g = l / 4 and t = l % 4: `rows` has of rows g and
+// g + 8 the halves 2t and 2t + 1, and then those 8 further on; `low` and `high` have them of column g; the sums are those of row g in columns
+// 2t and 2t + 1, and then of row g + 8.
+__device__ inline void multiply_halves(float (&sums)[4], const Words4& rows, u32 low, u32 high) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+               : "r"(as_bits(rows.x)), "r"(as_bits(rows.y)), "r"(as_bits(rows.z)), "r"(as_bits(rows.w)), "r"(low), "r"(high));
 }
 // Rounded to nearest, never contracted: Normalizer::apply has the same bits.
 __device__ inline float scaled(float x, float mean, float std) { return __fdiv_rn(__fsub_rn(x, mean), std); }

@@ -44,6 +44,8 @@ struct Meeting {
 struct Warp {
   Meeting meeting;
   float values[32];
+  Words4 rows[32];
+  u32 columns[32][2];
 };
 struct Barrier {
   u32 phase = 0;
@@ -154,6 +156,9 @@ inline float from_lane(float x, u32 lane) {
 }
 inline float across_lanes(float x, u32 mask) { return from_lane(x, this_thread() % 32 ^ mask); }
 
+inline void from_here(u32&) {}
+inline void from_here(u64&) {}
+
 inline u64 nanoseconds() {
   timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
@@ -261,6 +266,33 @@ struct TwoHalves {
   float first, second;
 };
 inline TwoHalves halves(u32 bits) { return {half_as_float(bits & 0xffff), half_as_float(bits >> 16)}; }
+inline u32 as_half(float x) {
+  const u32 sign = as_bits(x) >> 16 & 0x8000;
+  if (x != x) return 0x7fff;
+  const float size = fabsf(x);
+  if (size >= 65520.f) return sign | 0x7c00;
+  // Whole units of the last place: of 2^-24 below the least normal half.
+  const int exponent = size < 6.103515625e-5f ? -14 : ilogbf(size);
+  const u32 units = u32(nearbyintf(ldexpf(size, 10 - exponent)));
+  return sign | (units + (exponent == -14 ? 0 : u32(exponent + 14) << 10));
+}
+inline u32 as_halves(float first, float second) { return as_half(second) << 16 | as_half(first); }
+inline void multiply_halves(float (&sums)[4], const Words4& rows, u32 low, u32 high) {
+  auto& warp = emulated::warp();
+  const u32 lane = this_thread() % 32;
+  warp.rows[lane] = rows, warp.columns[lane][0] = low, warp.columns[lane][1] = high;
+  emulated::meet(warp.meeting, 32);
+  for (u32 j = 0; j < 4; ++j) {
+    const u32 row = lane / 4, column = lane % 4 * 2 + j % 2;
+    for (u32 k = 0; k < 16; ++k) {
+      const Words4& of = warp.rows[row * 4 + k % 8 / 2];
+      const float word = k < 8 ? (j < 2 ? of.x : of.y) : (j < 2 ? of.z : of.w);
+      const TwoHalves a = halves(as_bits(word)), x = halves(warp.columns[column * 4 + k % 8 / 2][k / 8]);
+      sums[j] += k % 2 ? a.second * x.second : a.first * x.first;
+    }
+  }
+  emulated::meet(warp.meeting, 32);
+}
 inline float scaled(float x, float mean, float std) { return (x - mean) / std; }
 inline float power_of_two(float x) { return exp2f(x); }
 inline float reciprocal(float x) { return 1.f / x; }

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use tickrt::onnx::Model;
 use tickrt::resident::Semantics;
-use tickrt::resident::budget::{Hardware, count};
+use tickrt::resident::budget::{Hardware, WeightType, count};
 use tickrt::resident::lower;
 use tickrt::resident::network::Network;
 use tickrt::resident::program::{Options, Program, program_with};
 use tickrt::{Result, Shapes};
 
 use crate::random_network::Random;
-use crate::{plain, untouched};
+use crate::{in_halves, plain, untouched};
 
 /// Of the reference, in all samples of a model: some seconds on a slow machine.
 const MULTIPLY_ADDS: u64 = 1_000_000_000;
@@ -51,7 +51,8 @@ impl Dump {
         let samples = (0..samples(&network)).map(|_| random.floats(inputs, 1.0)).collect::<Vec<_>>();
         let answers: Vec<Vec<f32>> = samples.iter().map(|sample| plain(&network, sample)).collect();
         self.files(name, &program, &samples.concat(), &answers.concat());
-        let Program { blocks, threads, shared_bytes, state_bytes, .. } = program;
+        let Program { blocks, clusters, threads, shared_bytes, state_bytes, .. } = program;
+        let blocks = blocks * clusters;
         let (words, answers) = (normalizer.input_bytes().div_ceil(4), answers[0].len());
         let calls = if count(&network).multiply_adds() < 2_000_000 { "$calls" } else { "$((calls / 10))" };
         let line = format!("{blocks} {threads} {shared_bytes} {words} {answers} {calls} $turn 0 {state_bytes}");
@@ -60,11 +61,11 @@ impl Dump {
 
     /// The model answering streams of rows that come round again: sample `i` is row `i`, its answer that of the window that
     /// ends with it.
-    pub fn window(&mut self, name: &str, model: &Path, blocks: Option<u32>) {
+    pub fn window(&mut self, name: &str, model: &Path, blocks: Option<u32>, (weights, gap_us): (WeightType, u32)) {
         let Ok(model) = Model::read(model) else { return println!("{name}: no {}", model.display()) };
         let network = lower(&model, &Shapes::new()).unwrap();
         let normalizer = untouched(&network, &model);
-        let options = Options { blocks, stamps: true, semantics: Semantics::Window, ..Options::default() };
+        let options = Options { blocks, weights, stamps: true, semantics: Semantics::Window, ..Options::default() };
         let Some(program) = written(name, program_with(&network, &normalizer, Hardware::H100, options)) else { return };
         let steps = network.value(network.inputs[0]).shape[0];
         let row = normalizer.count() / steps;
@@ -74,12 +75,14 @@ impl Dump {
             let places = (newest + count * steps + 1 - steps..).take(steps);
             places.flat_map(|place| &rows[place % count * row..][..row]).copied().collect()
         };
-        let answers: Vec<Vec<f32>> = (0..count).map(|newest| plain(&network, &window(newest))).collect();
+        let expected = if weights == WeightType::F16 { in_halves(&network) } else { network };
+        let answers: Vec<Vec<f32>> = (0..count).map(|newest| plain(&expected, &window(newest))).collect();
         self.files(name, &program, &rows, &answers.concat());
-        let Program { blocks, threads, shared_bytes, state_bytes, .. } = program;
+        let Program { blocks, clusters, threads, shared_bytes, state_bytes, .. } = program;
+        let blocks = blocks * clusters;
         let answers = answers[0].len();
         // With time for what is computed ahead, and as fast as it goes.
-        for (part, gap_us) in [(10, 400), (40, 0)] {
+        for (part, gap_us) in [(gap_us / 40, gap_us), (gap_us / 10, 0)] {
             let what = format!("{blocks} {threads} {shared_bytes} {row} {answers}");
             self.line(name, &format!("{what} $((calls / {part})) $turn {steps} {state_bytes} {gap_us}"));
         }
@@ -104,7 +107,7 @@ impl Dump {
 }
 
 fn samples(network: &Network) -> usize {
-    (MULTIPLY_ADDS / count(network).multiply_adds().max(1)).clamp(20, 256) as usize
+    (MULTIPLY_ADDS / count(network).multiply_adds().max(1)).clamp(4, 256) as usize
 }
 
 fn written(name: &str, program: Result<Program>) -> Option<Program> {

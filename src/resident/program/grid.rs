@@ -1,7 +1,9 @@
 //! A stack of recurrent layers on a grid of blocks, more than one cluster has, its weights in half precision.
 //!
-//! Each block has so many units of every layer, and a warp so many of those; blocks give each other outputs through the device's
+//! Each block has so many units of every layer; blocks give each other outputs through the device's
 //! memory. What comes behind the last layer is block 0's alone: to it the plan is one of a single block.
+
+use std::cmp::Reverse;
 
 use half::f16;
 
@@ -17,8 +19,11 @@ use crate::resident::network::{Network, Operation, Recurrent};
 pub(super) const THREADS: u32 = 256;
 /// Words of a thread's registers in which a layer's state weights are while its steps are computed ahead.
 const STATE_WORDS: u32 = 64;
-/// Inputs that the lanes of a warp share, four each.
-const TOGETHER: u32 = 128;
+/// Registers that its stages take beside those that other stages do.
+const OTHER_REGISTERS: u32 = 24;
+/// Units of the rows that two warps multiply at a time, four rows each, and inputs that tensor cores take at a time.
+const UNITS: u32 = 8;
+const STEP: u32 = 16;
 
 /// A grid, and where its layers find each other.
 pub(super) struct Grid {
@@ -37,16 +42,20 @@ struct Layer {
 }
 
 impl Grid {
-    /// As few units a warp as the GPU has room for, on as few blocks as those need.
+    /// As few units a block as the GPU has room for, on as few blocks as those need.
     pub(super) fn of(network: &Network, hardware: Hardware, blocks: Option<u32>, threads: u32) -> Result<Self> {
         let units = |stage| match stage {
             &Operation::Recurrent(Recurrent { units, .. }) => Some(units as u32),
             _ => None,
         };
         let most = network.stages.iter().filter_map(|stage| units(&stage.operation)).max().unwrap_or(1);
-        let (warps, room) = (threads / 32, hardware.multiprocessors as u32);
-        let each = most.div_ceil(warps * blocks.unwrap_or(room));
-        let blocks = blocks.unwrap_or_else(|| most.div_ceil(warps * each));
+        let room = hardware.multiprocessors as u32;
+        let each = most.div_ceil(UNITS * blocks.unwrap_or(room));
+        let blocks = blocks.unwrap_or_else(|| most.div_ceil(UNITS * each));
+        if !threads.is_multiple_of(64) || each > threads / 32 {
+            return Err(unsupported(format!("{most} units on {blocks} blocks of {threads} threads"))
+                .expected("a multiple of 64 threads, at most 8 units for each 32 of them"));
+        }
         if blocks > room {
             return Err(unsupported(format!("{blocks} blocks")).expected(format!("at most {room} multiprocessors")));
         }
@@ -68,12 +77,21 @@ impl Plan<'_> {
             .collect();
         let room = |of: &dyn Fn(&Recurrent) -> usize| {
             let most = layers.iter().map(|layer| of(layer)).max().unwrap_or(0) as u32;
-            most.next_multiple_of(TOGETHER) * 4
+            most.next_multiple_of(STEP * self.parts()) * 4
         };
         let (x_bytes, h_bytes) = (room(&|layer| layer.inputs), room(&|layer| layer.units));
-        let (x, h) = (self.room(2 * x_bytes), self.room(2 * h_bytes));
+        let (x, h) = (self.room(2 * x_bytes), self.room(h_bytes));
+        let most = layers.iter().map(|layer| self.groups(layer)).max().unwrap_or(1);
+        let parts = self.room(self.parts() * 4 * UNITS * most * 4);
         let row = self.units_of_device(layers[0].inputs as u32);
-        self.take_registers(layers.iter().map(|layer| self.state_words(layer)).max().unwrap_or(0));
+        self.take_registers(layers.iter().map(|layer| self.state_words(layer).min(STATE_WORDS)).max().unwrap_or(0) + OTHER_REGISTERS);
+        // Of the layers whose weights have the choice, the largest has the registers.
+        let mut by_size: Vec<usize> = (0..layers.len()).collect();
+        by_size.sort_by_key(|&number| Reverse(self.input_words(layers[number])));
+        let mut kept = vec![String::new(); layers.len()];
+        for number in by_size {
+            kept[number] = self.weights_of_threads(self.input_words(layers[number]));
+        }
         let (mut from, mut newest, mut planned) = (0, row, Vec::new());
         for (number, &of) in layers.iter().enumerate() {
             let (steps, units) = (of.steps as u32, of.units as u32);
@@ -81,6 +99,7 @@ impl Plan<'_> {
             let (out, newest_out) = (self.in_state(steps * pitch), self.units_of_device(units));
             let numbers = self
                 .grid_layer(of)?
+                .text(&kept[number])
                 .truth("is_first", number == 0)
                 .int("in", from)
                 .int("in_pitch", (of.inputs as u32 * 8).next_multiple_of(128))
@@ -91,11 +110,11 @@ impl Plan<'_> {
                 .int("x", x)
                 .int("x_bytes", x_bytes)
                 .int("h", h)
-                .int("h_bytes", h_bytes)
+                .int("parts", parts)
                 .int("newest", x + number as u32 % 2 * x_bytes);
             let name = if is_gru(of.cell)? { "GRU" } else { "LSTM" };
-            let (blocks, each) = (self.grid_blocks(), self.units_of_warp(of));
-            let shared = format!("{units} units, {each} a warp of {blocks} blocks");
+            let (blocks, each) = (self.grid_blocks(), self.groups(of));
+            let shared = format!("{units} units, {} a block of {blocks}", UNITS * each);
             let note = format!("{name} of {shared}, {} steps of {}", steps - 1, of.inputs);
             let number = self.step_ahead("GridLayer", numbers, note);
             let note = format!("newest step of {} of {name} of {shared}", of.inputs);
@@ -131,7 +150,7 @@ impl Plan<'_> {
 
     fn grid_layer(&mut self, of: &Recurrent) -> Result<Numbers> {
         let gru = is_gru(of.cell)?;
-        let (threads, each) = (self.threads, self.units_of_warp(of));
+        let (threads, each) = (self.threads, self.groups(of));
         // A GRU's candidate has its row's part in the third row and its state's in the fourth.
         let of_row = |gate: usize| (gate < of.cell.gates()).then_some(gate);
         let of_state = |gate: usize| if gru { [Some(0), Some(1), None, Some(2)][gate] } else { Some(gate) };
@@ -140,10 +159,8 @@ impl Plan<'_> {
         let bias = self.constant((0..of.units).flat_map(|unit| biases(of, gru, unit)).collect::<Vec<_>>());
         let cell = of.initial_cell.iter().copied().chain(std::iter::repeat(0.0)).take(of.units);
         let initial = self.constant(of.initial.iter().copied().chain(cell).collect::<Vec<_>>());
-        let words = |inputs: usize| 8 * (inputs as u32).div_ceil(TOGETHER) * each;
-        let kept = self.weights_of_threads(words(of.inputs));
-        let late = if self.state_words(of) > 0 { "Registers" } else { "Global" };
-        let ahead = self.room(each * threads / 32 * 8 * 4);
+        let late = if self.state_words(of) <= STATE_WORDS { "Registers" } else { "Global" };
+        let ahead = self.room(2 * 4 * UNITS * each * 4);
         Ok(Numbers::default()
             .int("threads", threads)
             .int("blocks", self.grid_blocks())
@@ -153,10 +170,9 @@ impl Plan<'_> {
             .truth("gru", gru)
             .int("each", each)
             .int("weights", weights)
-            .int("weights_each", words(of.inputs) * threads * 4)
-            .text(&kept)
+            .int("weights_each", self.input_words(of) * threads * 4)
             .int("state_weights", state_weights)
-            .int("state_weights_each", words(of.units) * threads * 4)
+            .int("state_weights_each", self.state_words(of) * threads * 4)
             .text(&format!("  static constexpr Weights state_where = Weights::{late};\n"))
             .int("bias", bias)
             .int("initial", initial)
@@ -167,14 +183,22 @@ impl Plan<'_> {
         self.grid.as_ref().map_or(1, |grid| grid.blocks)
     }
 
-    fn units_of_warp(&self, of: &Recurrent) -> u32 {
-        (of.units as u32).div_ceil(self.threads / 32 * self.grid_blocks())
+    /// Eights of units of a block.
+    fn groups(&self, of: &Recurrent) -> u32 {
+        (of.units as u32).div_ceil(UNITS * self.grid_blocks())
     }
 
-    /// Words of a thread's registers that a layer's state weights take while it is computed ahead; 0 if they stay in the cache.
+    /// Into how many the inputs of a sum are parted.
+    fn parts(&self) -> u32 {
+        self.threads / 64
+    }
+
+    /// Words of a thread of the weights that a layer's inputs have, and of those that its state has.
+    fn input_words(&self, of: &Recurrent) -> u32 {
+        4 * (of.inputs as u32).div_ceil(STEP * self.parts()) * self.groups(of)
+    }
     fn state_words(&self, of: &Recurrent) -> u32 {
-        let words = 8 * (of.units as u32).div_ceil(TOGETHER) * self.units_of_warp(of);
-        if words <= STATE_WORDS { words } else { 0 }
+        4 * (of.units as u32).div_ceil(STEP * self.parts()) * self.groups(of)
     }
 
     /// Room for so many units, in lines of their own.
@@ -182,13 +206,13 @@ impl Plan<'_> {
         self.in_state((count * 8).next_multiple_of(128))
     }
 
-    /// By block and thread, as kernels/resident/grid.cuh has them. `row`: which gate of the network's the row has.
+    /// By block and thread, as kernels/resident/grid.cuh has them. `row_of`: which gate of the network's a unit's row has.
     fn halves(
         &mut self,
         of: &Recurrent,
         inputs: usize,
         weights: &[f32],
-        row: &dyn Fn(usize) -> Option<usize>,
+        row_of: &dyn Fn(usize) -> Option<usize>,
     ) -> Result<u32> {
         let half = |x: f32| {
             let half = f16::from_f32(x);
@@ -197,21 +221,23 @@ impl Plan<'_> {
             }
             Ok(u32::from(half.to_bits()))
         };
-        let (blocks, warps, each) = (self.grid_blocks() as usize, self.threads as usize / 32, self.units_of_warp(of) as usize);
-        let mut words = Vec::with_capacity(blocks * each * inputs * 2 * warps);
+        let (blocks, groups, parts) = (self.grid_blocks(), self.groups(of), self.parts());
+        let (threads, steps) = (self.threads, (inputs as u32).div_ceil(STEP * parts));
+        let mut words = Vec::with_capacity((blocks * groups * steps * threads * 4) as usize);
         for block in 0..blocks {
-            for (i, fours) in (0..each).flat_map(|i| (0..inputs.div_ceil(TOGETHER as usize)).map(move |fours| (i, fours))) {
-                for (pair, thread) in (0..2).flat_map(|pair| (0..warps * 32).map(move |thread| (pair, thread))) {
-                    let unit = block * warps * each + i * warps + thread / 32;
-                    let first = fours * TOGETHER as usize + thread % 32 * 4;
-                    for (gate, two) in [(0, 0), (0, 2), (1, 0), (1, 2)] {
-                        let gate = row(2 * pair + gate).filter(|_| unit < of.units);
-                        let weight = |input: usize| match gate {
-                            Some(gate) if input < inputs => half(weights[(gate * of.units + unit) * inputs + input]),
-                            _ => Ok(0),
-                        };
-                        words.push(weight(first + two)? | weight(first + two + 1)? << 16);
-                    }
+            for (group, step) in (0..groups).flat_map(|group| (0..steps).map(move |step| (group, step))) {
+                for (thread, word) in (0..threads).flat_map(|thread| (0..4).map(move |word| (thread, word))) {
+                    let (warp, lane) = (thread / 32, thread % 32);
+                    // Two warps have 16 rows each, of one part of the inputs. A lane has of two rows, 8 apart, four inputs beside each other.
+                    let row = (2 * group + warp % 2) * 16 + lane / 4 + word % 2 * 8;
+                    let first = ((warp / 2 * steps + step) * STEP + lane % 4 * 4 + word / 2 * 2) as usize;
+                    let unit = (block * groups * UNITS + row / 4) as usize;
+                    let gate = row_of(row as usize % 4).filter(|_| unit < of.units);
+                    let weight = |input: usize| match gate {
+                        Some(gate) if input < inputs => half(weights[(gate * of.units + unit) * inputs + input]),
+                        _ => Ok(0),
+                    };
+                    words.push(weight(first)? | weight(first + 1)? << 16);
                 }
             }
         }

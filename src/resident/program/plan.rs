@@ -145,9 +145,10 @@ impl Step {
     /// Done only where `guard` holds.
     fn line_if(&self, guard: &str) -> String {
         let Self { number, verb, note, .. } = self;
-        let arguments = if self.takes_turn || self.template == "Input" { "b, turn" } else { "b" };
+        let turn = if self.takes_turn || self.template == "Input" { ", turn" } else { "" };
+        let late = if self.is_another { String::new() } else { format!(", late{number}") };
         let alone = if self.is_alone { "b.rank == 0 && " } else { "" };
-        format!("    if ({guard}{alone}!s{number}.{verb}({arguments})) break;  // {note}\n")
+        format!("    if ({guard}{alone}!s{number}.{verb}(b{turn}{late})) break;  // {note}\n")
     }
 }
 
@@ -526,7 +527,7 @@ impl<'network> Plan<'network> {
         step.number
     }
 
-    /// What is left of it, in time.
+    /// What is left of it, in time, with what its structure has made of `in_time` behind what is computed ahead.
     pub(super) fn step_again(&mut self, number: usize, note: String) {
         let template = self.steps[number].template.clone();
         self.notes.push(note.clone());

@@ -129,6 +129,9 @@ impl Plan<'_> {
             let _ = writeln!(calls, "    b.window = window_of<{row}, {steps}>(b);");
         }
         ahead.iter().for_each(|step| calls += &step.line());
+        for Step { number, .. } in in_time.iter().filter(|step| !step.is_another) {
+            let _ = writeln!(calls, "    const auto late{number} = s{number}.in_time(b, turn);");
+        }
         let rehearses = goes_on && in_time.iter().all(|step| step.template != "Recurrent");
         if rehearses {
             // What was computed ahead has driven the instructions of what follows out of their caches: they come back in a
