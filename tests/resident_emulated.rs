@@ -25,7 +25,7 @@ use tickrt::resident::network::{Network, Operation};
 use tickrt::resident::program::{Asks, BEGINS_ANEW, Options, Program, program_with};
 use tickrt::resident::reference::{self, Accumulation};
 use tickrt::resident::stream::carry_state;
-use tickrt::resident::turn::{PROGRESS_WORDS, REPORT_WORDS, Turn};
+use tickrt::resident::turn::{INPUT_NEAR, PROGRESS_WORDS, REPORT_WORDS, Turn};
 use tickrt::{DataType, Normalization, Normalizer, Shapes, Stats};
 
 type RunTurn = unsafe extern "C" fn(*const Turn, u32, u32, u64) -> u32;
@@ -125,6 +125,8 @@ impl Emulated {
         });
         let ends = Arc::new(AtomicBool::new(false));
         let (blocks, threads) = (program.blocks * program.clusters, program.threads);
+        // As if calls lay in the device's memory, for every second size of grid.
+        let near = if program.clusters % 2 == 0 { INPUT_NEAR } else { 0 };
         let (theirs, ended) = (Arc::clone(&memory), Arc::clone(&ends));
         let turns = std::thread::spawn(move || {
             let turn = Turn {
@@ -138,7 +140,7 @@ impl Emulated {
                 input_stride: (UNITS * 8) as u32,
                 answer_stride: (UNITS * 8) as u32,
                 depth: DEPTH as u32,
-                flags: 0,
+                flags: near,
                 rows: theirs.rows.as_ptr() as u64,
                 rows_stride: (UNITS * 4) as u32,
                 reserved: 0,

@@ -21,7 +21,8 @@ __device__ inline float element(InputType type, u32 word, u32 k) {
 // all the others, even), units_each (of a block, even); type, count (elements); scaled (whether there is a table of mean, std
 // and place an element), table (its offset in the constants); replaces, replacement (of what is not finite); bounded, lowest,
 // highest; to (where the elements go), whole (to every block, or to the one that asks, as its share of `each`), to_bytes (of
-// one copy), barriers; hands_out (block 0 alone asks, and sends each block its share).
+// one copy), barriers; hands_out (block 0 alone asks, and sends each block its share); on_grid
+// (every block that asks wants all of it).
 //
 // Shares that are handed out have one copy: what reads them sends sums to block 0, so that this takes no further call before all
 // have read the one before.
@@ -47,7 +48,7 @@ struct Input {
 
   // Whether the call has come; false: the turn is over.
   __device__ bool take(Block& b, const Turn& turn) const {
-    bool over = b.rank < kAsking ? !(kInStep ? ask_in_step(b, turn) : ask(b, turn)) : b.rank >= kKnowing && b.warp == 0 && !is_told(b);
+    bool over = part(b) < kAsking ? !(kInStep ? ask_in_step(b, turn) : ask(b, turn)) : b.rank >= kKnowing && b.warp == 0 && !is_told(b);
     if (over && b.is_first_thread()) end_for_all<S::blocks>(b);
     if (S::hands_out && !over && own(b)) over = !wait(b, S::barriers, own(b) * 4);
     if (kSends && !over) over = !wait(b, S::barriers, S::count * 4);
@@ -73,6 +74,9 @@ struct Input {
     }
   };
 
+  // Which of the parts that are asked for: a block of a grid that asks, asks for all of it.
+  __device__ static u32 part(const Block& b) { return S::on_grid ? 0 : b.rank; }
+
   // Elements of the block's share.
   __device__ static u32 own(const Block& b) { return own_share(b, S::each, S::count); }
 
@@ -86,9 +90,9 @@ struct Input {
   }
 
   __device__ static bool ask(Block& b, const Turn& turn) {
-    const u32 before = b.rank * S::units_each, lead = b.rank == 0 ? S::lead / 2 : 0;
+    const u32 before = part(b) * S::units_each, lead = part(b) == 0 ? S::lead / 2 : 0;
     const u32 own = lead + (S::units - before < S::units_each ? S::units - before : S::units_each) / 2;
-    const u64 units = turn.input + u64(b.slot) * turn.input_stride + (b.rank ? 8ull * (S::lead + before) : 0);
+    const u64 units = turn.input + u64(b.slot) * turn.input_stride + (part(b) ? 8ull * (S::lead + before) : 0);
     for (u32 base = b.warp * 32; base < own; base += S::threads) {
       const u32 pair = base + b.lane;
       const bool mine = pair < own;
@@ -186,7 +190,7 @@ struct Input {
         for (u32 block = 0; block < S::blocks; ++block)
           send(peer(block), S::to + b.copy() * S::to_bytes + 4 * to, S::barriers + 8 * b.copy(), x);
       } else {
-        shared(S::to)[S::whole ? to : from - b.rank * S::each] = x;
+        shared(S::to)[S::whole ? to : from - part(b) * S::each] = x;
       }
     }
   }

@@ -121,6 +121,26 @@ __device__ inline Units load_units_of_device(u64 address) {
 __device__ inline void store_unit_of_device(u64 address, u64 value) {
   asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(address), "l"(value) : "memory");
 }
+// Sixteen bytes, whole: a scalar to the memory model, as a vector is not.
+struct alignas(16) Quad {
+  u32 of[4];
+};
+__device__ inline Quad load_quad_of_device(u64 address) {
+  Quad v;
+  asm volatile(
+      "{.reg .b128 q; .reg .b64 l, h; ld.relaxed.gpu.global.b128 q, [%4]; mov.b128 {l, h}, q; mov.b64 {%0, %1}, l; mov.b64 {%2, %3}, h;}"
+      : "=r"(v.of[0]), "=r"(v.of[1]), "=r"(v.of[2]), "=r"(v.of[3])
+      : "l"(address)
+      : "memory");
+  return v;
+}
+__device__ inline void store_quad_of_device(u64 address, const Quad& v) {
+  asm volatile(
+      "{.reg .b128 q; .reg .b64 l, h; mov.b64 l, {%1, %2}; mov.b64 h, {%3, %4}; mov.b128 q, {l, h}; st.relaxed.gpu.global.b128 [%0], q;}" ::"l"(
+          address),
+      "r"(v.of[0]), "r"(v.of[1]), "r"(v.of[2]), "r"(v.of[3])
+      : "memory");
+}
 __device__ inline u64 add_on_device(u64 address, u64 value) {
   u64 before;
   asm volatile("atom.relaxed.gpu.global.add.u64 %0, [%1], %2;" : "=l"(before) : "l"(address), "l"(value) : "memory");
@@ -233,6 +253,8 @@ __device__ inline float half_as_float(u32 bits) {
   asm("{.reg .b16 h; cvt.u16.u32 h, %1; cvt.f32.f16 %0, h;}" : "=f"(x) : "r"(bits));
   return x;
 }
+// To the nearest whole number; what has none in 32 bits is none of these.
+__device__ inline int nearest(float x) { return __float2int_rn(x); }
 // Two halves beside each other.
 struct TwoHalves {
   float first, second;

@@ -19,11 +19,13 @@ struct Turn {
   u64 state;      // device memory: what outlives a turn, and room for large values; each block has its own part
   u32 input_stride, answer_stride;  // bytes from slot to slot
   u32 depth;      // call n lies in slot (n - 1) % depth
-  u32 flags;
+  u32 flags;      // kInputNear
   u64 rows;       // mapped: slot 0's rows, where a call brings a whole window
   u32 rows_stride;
   u32 reserved;
 };
+// In Turn::flags: the host writes calls into the device's memory.
+constexpr u32 kInputNear = 1;
 // At Turn::progress: the number of the call that comes next, and what blocks of a grid meet by (grid.cuh), zeros before the first turn: how
 // many have come to meetings, the tag of the round that does not take place any more, and how it goes on behind the round.
 enum GridWord : u32 { kNextCall, kArrived, kOver, kGoesOn };

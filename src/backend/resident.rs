@@ -25,7 +25,7 @@ use crate::device::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::resident::artefact::Facts;
-use crate::resident::turn::{PROGRESS_WORDS, REPORT_WORDS, Sums, Turn};
+use crate::resident::turn::{INPUT_NEAR, PROGRESS_WORDS, REPORT_WORDS, Sums, Turn};
 use crate::resident::{Artefact, Semantics};
 use crate::tensor::IoMode;
 
@@ -324,7 +324,7 @@ impl Memory {
             input_stride: input_stride as u32,
             answer_stride: layout.bytes as u32,
             depth: config.depth as u32,
-            flags: 0,
+            flags: if self.inputs.is_some() { INPUT_NEAR } else { 0 },
             rows: self.slots.address(layout.inputs[0].0),
             rows_stride: layout.bytes as u32,
             reserved: 0,

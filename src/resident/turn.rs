@@ -27,7 +27,7 @@ pub struct Turn {
     pub answer_stride: u32,
     /// Call `n` lies in slot `(n - 1) % depth`.
     pub depth: u32,
-    /// 0.
+    /// [`INPUT_NEAR`] or 0.
     pub flags: u32,
     /// Mapped: the rows of slot 0, where a call brings a whole window.
     pub rows: u64,
@@ -105,6 +105,8 @@ impl Sums {
     }
 }
 
+/// In [`Turn::flags`]: the host writes calls into the device's memory.
+pub const INPUT_NEAR: u32 = 1;
 /// Words of 8 bytes at [`Turn::progress`].
 pub const PROGRESS_WORDS: usize = 4;
 /// Sums of cycles in a report.

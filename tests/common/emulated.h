@@ -187,6 +187,19 @@ inline Words4 load_words4(const float* from) {
 inline float load_word4(const float* from) { return *from; }
 inline Units load_units_of_device(u64 address) { return load_units(address); }
 inline void store_unit_of_device(u64 address, u64 value) { store_unit(address, value); }
+struct alignas(16) Quad {
+  u32 of[4];
+};
+inline Quad load_quad_of_device(u64 address) {
+  emulated::yield();
+  Quad v;
+  memcpy(&v, reinterpret_cast<const void*>(address), 16);
+  return v;
+}
+inline void store_quad_of_device(u64 address, const Quad& v) {
+  if (address % 16) abort();
+  memcpy(reinterpret_cast<void*>(address), &v, 16);
+}
 inline u64 add_on_device(u64 address, u64 value) { return __atomic_fetch_add(reinterpret_cast<u64*>(address), value, __ATOMIC_SEQ_CST); }
 inline void fence_device() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline float constant(u64 address) { return *reinterpret_cast<const float*>(address); }
@@ -262,6 +275,7 @@ inline float half_as_float(u32 bits) {
   if (exponent == 31) return fraction ? NAN : sign * INFINITY;
   return sign * (exponent ? ldexpf(float(1024 + fraction), int(exponent) - 25) : ldexpf(float(fraction), -24));
 }
+inline int nearest(float x) { return int(nearbyintf(x)); }
 struct TwoHalves {
   float first, second;
 };

@@ -83,6 +83,7 @@ impl KnownAnswer {
             state: state.address(),
             input_stride: layout.bytes as u32,
             depth: SLOTS as u32,
+            flags: 0,
             rows: memory.address(layout.inputs[0].0),
             // It ends behind its answer.
             limit_ns: 1,

@@ -13,12 +13,14 @@ use super::recurrent::{biases, is_gru};
 use super::unsupported;
 use crate::error::Result;
 use crate::resident::budget::Hardware;
-use crate::resident::network::{Network, Operation, Recurrent};
+use crate::resident::network::{Cell, Dense, Network, Operation, Recurrent};
 
 /// Threads of a block.
 pub(super) const THREADS: u32 = 256;
 /// Words of a thread's registers in which a layer's state weights are while its steps are computed ahead.
 const STATE_WORDS: u32 = 64;
+/// Rows of a dense layer up to which blocks send parts of its sums and not what it reads.
+const FEW_SUMS: usize = 8;
 /// Registers that its stages take beside those that other stages do.
 const OTHER_REGISTERS: u32 = 24;
 /// Units of the rows that two warps multiply at a time, four rows each, and inputs that tensor cores take at a time.
@@ -37,8 +39,10 @@ pub(super) struct Grid {
 struct Layer {
     number: usize,
     note: String,
+    /// Where its newest outputs go, or the blocks' parts of their sums.
     newest: u32,
     units: u32,
+    bound: u32,
 }
 
 impl Grid {
@@ -63,7 +67,7 @@ impl Grid {
     }
 }
 
-impl Plan<'_> {
+impl<'network> Plan<'network> {
     /// All layers, as far as they are computed ahead.
     pub(super) fn grid_layers(&mut self) -> Result<()> {
         let network = self.network;
@@ -83,7 +87,8 @@ impl Plan<'_> {
         let (x, h) = (self.room(2 * x_bytes), self.room(h_bytes));
         let most = layers.iter().map(|layer| self.groups(layer)).max().unwrap_or(1);
         let parts = self.room(self.parts() * 4 * UNITS * most * 4);
-        let row = self.units_of_device(layers[0].inputs as u32);
+        let (row, from_row) = (self.units_of_device(layers[0].inputs as u32), self.share(network.inputs[0]));
+        let sums = self.sums_behind(layers.len());
         self.take_registers(layers.iter().map(|layer| self.state_words(layer).min(STATE_WORDS)).max().unwrap_or(0) + OTHER_REGISTERS);
         // Of the layers whose weights have the choice, the largest has the registers.
         let mut by_size: Vec<usize> = (0..layers.len()).collect();
@@ -92,17 +97,30 @@ impl Plan<'_> {
         for number in by_size {
             kept[number] = self.weights_of_threads(self.input_words(layers[number]));
         }
-        let (mut from, mut newest, mut planned) = (0, row, Vec::new());
+        let (mut from, mut in_pitch, mut in_bound, mut newest, mut planned) = (0, 0, 1, row, Vec::new());
         for (number, &of) in layers.iter().enumerate() {
             let (steps, units) = (of.steps as u32, of.units as u32);
-            let pitch = (units * 8).next_multiple_of(128);
-            let (out, newest_out) = (self.in_state(steps * pitch), self.units_of_device(units));
+            // Of four outputs 16 bytes; of a block always whole ones.
+            let outputs = UNITS * self.groups(of) * self.grid_blocks();
+            let (pitch, sums) = ((outputs * 4).next_multiple_of(128), sums.filter(|_| number + 1 == layers.len()));
+            let newest_out = match sums {
+                Some(dense) => self.units_of_device(dense.outputs as u32 * self.sum_parts(of)),
+                None => self.in_state(pitch),
+            };
+            let out = self.in_state(steps * pitch);
+            let bound = bound(of)?;
+            let sum_weights = sums.map_or(0, |dense| self.constant(dense.weights.iter().copied()));
             let numbers = self
                 .grid_layer(of)?
                 .text(&kept[number])
                 .truth("is_first", number == 0)
                 .int("in", from)
-                .int("in_pitch", (of.inputs as u32 * 8).next_multiple_of(128))
+                .int("in_pitch", in_pitch)
+                .int("in_bound", in_bound)
+                .int("bound", bound)
+                .int("row", from_row)
+                .int("sums", sums.map_or(0, |dense| dense.outputs))
+                .int("sum_weights", sum_weights)
                 .int("newest_in", newest)
                 .int("out", out)
                 .int("out_pitch", pitch)
@@ -118,34 +136,64 @@ impl Plan<'_> {
             let note = format!("{name} of {shared}, {} steps of {}", steps - 1, of.inputs);
             let number = self.step_ahead("GridLayer", numbers, note);
             let note = format!("newest step of {} of {name} of {shared}", of.inputs);
-            planned.push(Layer { number, note, newest: newest_out, units });
-            (from, newest) = (out, newest_out);
+            planned.push(Layer { number, note, newest: newest_out, units, bound });
+            (from, in_pitch, in_bound, newest) = (out, pitch, bound, newest_out);
         }
         let grid = self.grid.as_mut().expect("asked for on a grid alone");
         (grid.row, grid.layers) = (row, planned);
         Ok(())
     }
 
-    /// From the newest row to the last layer's newest output in block 0.
-    pub(super) fn grid_in_time(&mut self) {
-        let (id, layers) = (self.network.inputs[0], self.grid.as_mut().map(|grid| std::mem::take(&mut grid.layers)));
-        let (from, to, layers) = (self.share(id), self.grid.as_ref().map_or(0, |grid| grid.row), layers.unwrap_or_default());
+    /// The dense layer behind so many recurrent ones, if it is that of few sums and alone reads the last one's output.
+    fn sums_behind(&self, layers: usize) -> Option<&'network Dense> {
+        let network = self.network;
+        let last = network.stages[layers - 1].writes;
+        match network.stages.get(layers).map(|stage| (&stage.operation, &stage.reads[..])) {
+            Some((Operation::Dense(dense), &[read]))
+                if read == last && dense.rows == 1 && dense.outputs <= FEW_SUMS && network.uses(last) == 1 =>
+            {
+                Some(dense)
+            }
+            _ => None,
+        }
+    }
+
+    /// Parts of a sum over a layer's outputs: one of each eight units.
+    fn sum_parts(&self, of: &Recurrent) -> u32 {
+        self.grid_blocks() * self.groups(of)
+    }
+
+    /// From the newest row to the last layer's newest output, or what is added up of it, in block 0; how many of the stages behind the
+    /// layers that was.
+    pub(super) fn grid_in_time(&mut self) -> usize {
+        let id = self.network.inputs[0];
+        let grid = self.grid.as_mut().expect("asked for on a grid alone");
+        let (to, layers) = (grid.row, std::mem::take(&mut grid.layers));
+        let from = self.share(id);
         let numbers = self.common(id).int("from", from).int("to", to);
-        self.step("GridRow", numbers, false, false, "the row to every block".into());
+        self.step("GridRow", numbers, false, true, "the row to every block".into());
         for layer in &layers {
             self.step_again(layer.number, layer.note.clone());
         }
-        let last = &self.network.stages[layers.len() - 1];
-        // Of whole vectors of a warp, zeros behind it.
-        let out = self.share(last.writes);
-        let layer = layers.last().expect("there are layers");
-        let numbers = Numbers::default()
-            .int("threads", self.threads)
-            .int("count", layer.units)
-            .int("from", layer.newest)
-            .int("out", out);
-        self.is_alone = true;
-        self.step("GridAnswer", numbers, false, false, format!("{} floats to block 0", layer.units));
+        let (stage, layer) = (&self.network.stages[layers.len() - 1], &layers[layers.len() - 1]);
+        let Operation::Recurrent(of) = &stage.operation else { unreachable!("the layers are recurrent") };
+        let numbers = Numbers::default().int("threads", self.threads).int("from", layer.newest);
+        self.guard = "b.rank == 0 && ";
+        let Some(dense) = self.sums_behind(layers.len()) else {
+            let out = self.share(stage.writes);
+            let numbers = numbers.int("count", layer.units).int("bound", layer.bound).int("out", out);
+            self.step("GridOutputs", numbers, false, false, format!("{} floats to block 0", layer.units));
+            return 0;
+        };
+        let (parts, rows) = (self.sum_parts(of), dense.outputs as u32);
+        let out = self.share(self.network.stages[layers.len()].writes);
+        let to = self.room(rows * parts * 4);
+        let bias = dense.bias.as_deref().map_or_else(|| vec![0.0; dense.outputs], <[f32]>::to_vec);
+        let bias = self.constant(bias);
+        let numbers = numbers.int("rows", rows).int("parts", parts).int("to", to).int("out", out).int("bias", bias);
+        let note = format!("dense {} to {rows}, {parts} parts of each sum", dense.inputs);
+        self.step("GridSums", numbers.function(dense.activation), false, true, note);
+        1
     }
 
     fn grid_layer(&mut self, of: &Recurrent) -> Result<Numbers> {
@@ -243,4 +291,13 @@ impl Plan<'_> {
         }
         Ok(self.constant(words.into_iter().map(f32::from_bits)))
     }
+}
+
+/// A power of two that a layer's outputs are within: 1, unless a GRU begins beyond it, whose outputs lie between that and 1.
+fn bound(of: &Recurrent) -> Result<u32> {
+    let most = of.initial.iter().filter(|_| of.cell != Cell::Lstm).fold(1.0, |most: f32, x| most.max(x.abs()));
+    if most > 65_536.0 || of.initial.iter().any(|x| !x.is_finite()) {
+        return Err(unsupported(format!("a state that begins with {most}")).expected("numbers up to 65536"));
+    }
+    Ok((most.ceil() as u32).next_power_of_two())
 }

@@ -72,8 +72,8 @@ pub(super) struct Plan<'network> {
     pub(super) is_ahead: bool,
     /// Whether steps are done behind the answer.
     is_behind: bool,
-    /// Whether steps are block 0's of a grid.
-    pub(super) is_alone: bool,
+    /// Which blocks of a grid do steps, as a condition in C++ and what follows it; nothing: all.
+    pub(super) guard: &'static str,
     /// Cells that blocks keep of their own units, by the value of the step's output: where in the block's part of the device's memory.
     pub(super) cells: Vec<(ValueId, u32)>,
     /// Bytes of a block's part of the device's memory.
@@ -147,8 +147,8 @@ impl Step {
         let Self { number, verb, note, .. } = self;
         let turn = if self.takes_turn || self.template == "Input" { ", turn" } else { "" };
         let late = if self.is_another { String::new() } else { format!(", late{number}") };
-        let alone = if self.is_alone { "b.rank == 0 && " } else { "" };
-        format!("    if ({guard}{alone}!s{number}.{verb}(b{turn}{late})) break;  // {note}\n")
+        let own = self.guard;
+        format!("    if ({guard}{own}!s{number}.{verb}(b{turn}{late})) break;  // {note}\n")
     }
 }
 
@@ -162,7 +162,7 @@ struct Step {
     takes_turn: bool,
     is_ahead: bool,
     is_behind: bool,
-    is_alone: bool,
+    guard: &'static str,
     note: String,
 }
 
@@ -199,7 +199,7 @@ impl<'network> Plan<'network> {
             wanted: Vec::new(),
             is_ahead: false,
             is_behind: false,
-            is_alone: false,
+            guard: "",
             cells: Vec::new(),
             state: 0,
             notes: Vec::new(),
@@ -209,19 +209,20 @@ impl<'network> Plan<'network> {
             Semantics::Window => plan.window(),
             Semantics::Stateful => plan.state(),
         }
+        let mut behind = 0;
         if plan.grid.is_some() {
             plan.grid_layers()?;
-            plan.is_alone = true;
+            plan.guard = "(b.rank == 0 || is_near(turn)) && ";
             plan.input()?;
-            plan.is_alone = false;
-            plan.grid_in_time();
+            plan.guard = "";
+            behind = plan.grid_in_time();
         } else {
             plan.is_ahead = true;
             plan.stages(&network.stages[..job.ahead])?;
             plan.is_ahead = false;
             plan.input()?;
         }
-        plan.stages(job.in_time())?;
+        plan.stages(&job.in_time()[behind..])?;
         Ok(plan)
     }
 
@@ -512,10 +513,10 @@ impl<'network> Plan<'network> {
         let number = self.steps.len();
         let _ = write!(self.structures, "// {note}\nstruct S{number} {{\n{}}};\n", numbers.0);
         self.notes.push(note.clone());
-        let (is_behind, is_alone) = (self.is_behind, self.is_alone);
+        let (is_behind, guard) = (self.is_behind, self.guard);
         let verb = if template == "Input" { "take" } else { "run" };
         let (template, is_another) = (template.to_owned(), true);
-        let step = Step { template, number, is_another, verb, arms, takes_turn, is_ahead, is_behind, is_alone, note };
+        let step = Step { template, number, is_another, verb, arms, takes_turn, is_ahead, is_behind, guard, note };
         self.steps.push(step);
     }
 
@@ -532,8 +533,8 @@ impl<'network> Plan<'network> {
         let template = self.steps[number].template.clone();
         self.notes.push(note.clone());
         let (verb, is_another) = ("run", false);
-        let (arms, takes_turn, is_ahead, is_behind, is_alone) = (false, false, false, self.is_behind, self.is_alone);
-        let step = Step { template, number, is_another, verb, arms, takes_turn, is_ahead, is_behind, is_alone, note };
+        let (arms, takes_turn, is_ahead, is_behind, guard) = (false, true, false, self.is_behind, self.guard);
+        let step = Step { template, number, is_another, verb, arms, takes_turn, is_ahead, is_behind, guard, note };
         self.steps.push(step);
     }
 

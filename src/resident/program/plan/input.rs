@@ -80,7 +80,7 @@ impl Plan<'_> {
         let numbers = numbers.truth("bounded", lowest > f32::NEG_INFINITY || highest < f32::INFINITY);
         let numbers = numbers.float("lowest", lowest).float("highest", highest);
         let numbers = numbers.int("to", to).int("to_bytes", to_bytes).int("barriers", barriers);
-        let numbers = numbers.truth("hands_out", hands_out);
+        let numbers = numbers.truth("hands_out", hands_out).truth("on_grid", self.grid.is_some());
         let where_to = match (whole, hands_out) {
             (true, _) => ", each block's part to all",
             (_, true) => ", from block 0 to each its share",

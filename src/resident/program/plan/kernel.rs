@@ -24,7 +24,7 @@ impl Plan<'_> {
         }
         let alone = |&id: &ValueId| self.blocks == 1 || self.place(id).each == self.place(id).count;
         let answers_early = self.network.outputs.iter().all(alone);
-        (self.is_behind, self.is_alone) = (true, false);
+        (self.is_behind, self.guard) = (true, "");
         match self.job.semantics {
             Semantics::Whole => {}
             Semantics::Window => self.new_row()?,
