@@ -327,6 +327,12 @@ impl ArtefactOptions {
                 .got(format!("{major}.{minor}"))
                 .advice(GOES_ON));
         };
+        if self.weights == WeightType::F16 && self.compute_capability < (8, 0) {
+            return Err(refused(ErrorKind::Unsupported)
+                .expected("compute capability 8.0 or later for weights in half precision")
+                .got(dotted(self.number()))
+                .advice(GOES_ON));
+        }
         // The planner knows how many blocks a grid can have.
         if let Some(blocks) = self.blocks.filter(|&blocks| self.weights == WeightType::F32 || blocks == 0) {
             if !matches!(blocks, 1 | 2 | 4 | 8 | 16) {

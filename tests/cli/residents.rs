@@ -100,9 +100,9 @@ fn flags_that_do_not_go_with_resident_are_refused_with_the_reason() {
         tool.run(&[&arguments, more].concat())
     };
     for (more, words) in [
-        (&["--fp16"][..], "--resident and --fp16: a resident engine computes in fp32"),
-        (&["--int8"], "--int8: a resident engine computes in fp32"),
-        (&["--calib", "x.npy"], "--calib: a resident engine computes in fp32"),
+        (&["--bf16"][..], "--resident and --bf16: a resident engine sums up in fp32"),
+        (&["--int8"], "--int8: a resident engine sums up in fp32"),
+        (&["--calib", "x.npy"], "--calib: a resident engine sums up in fp32"),
         (&["--autotune"], "--autotune: it is for TensorRT"),
         (&["--tensorrt=rtx"], "--tensorrt: it is for TensorRT"),
         (&["--minShapes=input:1x256"], "--shapes or --optShapes gives"),
