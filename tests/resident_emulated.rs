@@ -21,7 +21,7 @@ use tickrt::onnx::Model;
 use tickrt::resident::Semantics;
 use tickrt::resident::budget::{Hardware, WeightType};
 use tickrt::resident::lower;
-use tickrt::resident::network::{Network, Operation};
+use tickrt::resident::network::{Network, Operation, Weights};
 use tickrt::resident::program::{Asks, BEGINS_ANEW, Options, Program, program_with};
 use tickrt::resident::reference::{self, Accumulation};
 use tickrt::resident::stream::carry_state;
@@ -259,6 +259,25 @@ fn plain(network: &Network, input: &[f32]) -> Vec<f32> {
     reference::run(network, &[input], Accumulation::F64).unwrap().concat()
 }
 
+/// The network as it is computed: in half precision its matrices and recurrent layers have rounded weights.
+fn computed(network: &Network, weights: WeightType) -> Network {
+    let mut network = network.clone();
+    if weights == WeightType::F32 {
+        return network;
+    }
+    for stage in &mut network.stages {
+        let rounded: Vec<&mut Weights> = match &mut stage.operation {
+            Operation::Recurrent(of) => vec![&mut of.weights, &mut of.recurrent],
+            Operation::Dense(dense) if dense.rows == 1 => vec![&mut dense.weights],
+            _ => Vec::new(),
+        };
+        for weights in rounded {
+            *weights = weights.iter().map(|&x| half::f16::from_f32(x).to_f32()).collect();
+        }
+    }
+    network
+}
+
 fn difference(one: &[f32], other: &[f32]) -> f32 {
     assert_eq!(one.len(), other.len());
     let largest = other.iter().fold(1.0_f32, |largest, x| largest.max(x.abs()));
@@ -273,6 +292,7 @@ fn agrees(name: &str, network: &Network, normalizer: &Normalizer, options: Optio
         Ok(program) => program,
         Err(error) => panic!("{name}: {error}"),
     };
+    let computed = computed(network, options.weights);
     let answers = network.outputs.iter().map(|&id| network.value(id).count()).sum();
     let words = normalizer.input_bytes().div_ceil(4);
     let mut kernel = Emulated::start(&program, words, answers, Duration::from_secs(20));
@@ -292,7 +312,7 @@ fn agrees(name: &str, network: &Network, normalizer: &Normalizer, options: Optio
         bytemuck::cast_slice_mut::<_, u8>(&mut aligned)[..input.len()].copy_from_slice(&input);
         let raw = &bytemuck::cast_slice(&aligned)[..input.len()];
         normalizer.apply(raw, bytemuck::cast_slice_mut(&mut normalized)).unwrap();
-        let (got, expected) = (kernel.infer(&input), plain(network, &normalized));
+        let (got, expected) = (kernel.infer(&input), plain(&computed, &normalized));
         let apart = difference(&got, &expected);
         let (blocks, notes) = (program.blocks, &program.notes);
         assert!(apart < 3e-5, "{name} on {blocks} blocks: {apart}\n{got:?}\n{expected:?}\n{notes:#?}");
@@ -355,7 +375,7 @@ fn random_networks_answer_as_the_plain_executor_does() {
         let blocks = Some([1, 2, 4][seed as usize % 3]);
         for options in [
             Options { blocks, threads: Some(64), stamps: seed % 2 == 0, asks: asks(seed), ..Options::default() },
-            Options::default(),
+            Options { weights: in_turn(seed), ..Options::default() },
         ] {
             match program_with(&network, &normalizer, Hardware::H100, options) {
                 Ok(program) => {
@@ -429,6 +449,11 @@ fn convolutions_hand_on_what_is_not_finite() {
 }
 
 /// Now the one, now the other.
+fn in_turn(number: u64) -> WeightType {
+    if number.is_multiple_of(2) { WeightType::F32 } else { WeightType::F16 }
+}
+
+/// Likewise.
 fn asks(number: u64) -> Asks {
     if number.is_multiple_of(2) { Asks::First } else { Asks::Each }
 }
@@ -516,7 +541,7 @@ fn streams(name: &str, network: &Network, normalizer: &Normalizer, options: Opti
         Ok(program) => program,
         Err(error) => panic!("{name}: {error}"),
     };
-    let expected = if options.weights == WeightType::F16 { in_halves(network) } else { network.clone() };
+    let computed = computed(network, options.weights);
     let shape = &network.value(network.inputs[0]).shape;
     let (steps, row) = (shape[0], shape[1..].iter().product::<usize>());
     let answers = network.outputs.iter().map(|&id| network.value(id).count()).sum();
@@ -534,7 +559,7 @@ fn streams(name: &str, network: &Network, normalizer: &Normalizer, options: Opti
         let mut normalized = vec![0.0_f32; steps * row];
         normalizer.apply(&window, bytemuck::cast_slice_mut(&mut normalized)).unwrap();
         let call = kernel.submit_rows(&rows, row_bytes);
-        waiting.push((call, plain(&expected, &normalized)));
+        waiting.push((call, plain(&computed, &normalized)));
         // Sometimes two are on their way.
         while waiting.len() > number % 2 || (number + 1 == calls && !waiting.is_empty()) {
             let (call, expected) = waiting.remove(0);
@@ -549,19 +574,6 @@ fn streams(name: &str, network: &Network, normalizer: &Normalizer, options: Opti
     }
     let turns = kernel.report(0);
     println!("{name} on {} blocks: {turns} turns", program.blocks);
-}
-
-/// The weights of its recurrent layers rounded to half precision.
-fn in_halves(network: &Network) -> Network {
-    let mut network = network.clone();
-    for stage in &mut network.stages {
-        if let Operation::Recurrent(of) = &mut stage.operation {
-            for weights in [&mut of.weights, &mut of.recurrent] {
-                *weights = weights.iter().map(|&x| half::f16::from_f32(x).to_f32()).collect();
-            }
-        }
-    }
-    network
 }
 
 /// `layers` recurrent layers over `[1, steps, features]`, a dense layer on the last step.
@@ -584,9 +596,10 @@ fn recurrent_layers_answer_as_the_plain_executor_does_on_any_number_of_blocks() 
     {
         let (network, normalizer) = stacked(is_lstm, sizes);
         for blocks in [1, 2, 4, 8] {
-            for threads in [64, 160] {
-                let options = Options { blocks: Some(blocks), threads: Some(threads), ..Options::default() };
-                agrees(&format!("{sizes:?} {threads} threads"), &network, &normalizer, options);
+            for (threads, weights) in [(64, WeightType::F32), (160, WeightType::F32), (96, WeightType::F16)] {
+                let (blocks, threads) = (Some(blocks), Some(threads));
+                let options = Options { blocks, threads, weights, ..Options::default() };
+                agrees(&format!("{sizes:?} {options:?}"), &network, &normalizer, options);
             }
         }
     }
@@ -606,7 +619,7 @@ fn streams_are_answered_by_grids_as_their_windows() {
     ] {
         let (network, normalizer) = stacked(is_lstm, sizes);
         let (blocks, threads) = (Some(blocks), Some(threads));
-        let options = Options { blocks, threads, weights: WeightType::F16, stamps: true, ..Options::default() };
+        let options = Options { blocks, threads, weights: WeightType::F16, on_grid: true, stamps: true, ..Options::default() };
         streams(&format!("{sizes:?}"), &network, &normalizer, options, 8, turn);
     }
 }
@@ -616,7 +629,7 @@ fn turns_of_grids_that_end_leave_the_window_to_the_next() {
     for (is_lstm, blocks) in [(true, 1), (true, 4), (false, 2)] {
         let (network, normalizer) = stacked(is_lstm, [3, 36, 2, 36]);
         let (blocks, threads) = (Some(blocks), Some(192));
-        let options = Options { blocks, threads, weights: WeightType::F16, ..Options::default() };
+        let options = Options { blocks, threads, weights: WeightType::F16, on_grid: true, ..Options::default() };
         streams("short turns", &network, &normalizer, options, 30, Duration::from_millis(4));
     }
 }
@@ -654,8 +667,9 @@ fn streams_of_rows_are_answered_as_their_windows() {
         let (network, normalizer) = stacked(is_lstm, sizes);
         for (number, (blocks, threads)) in [(1, 64), (2, 64), (4, 96), (8, 64)].into_iter().enumerate() {
             let asks = asks(number as u64 + u64::from(is_lstm));
-            let options =
-                Options { blocks: Some(blocks), threads: Some(threads), stamps: true, asks, ..Options::default() };
+            let weights = in_turn(number as u64 / 2 + u64::from(is_lstm));
+            let (blocks, threads) = (Some(blocks), Some(threads));
+            let options = Options { blocks, threads, weights, stamps: true, asks, ..Options::default() };
             streams(&format!("{sizes:?}"), &network, &normalizer, options, 8, turn);
         }
     }
@@ -753,7 +767,7 @@ fn carries_state(of_steps: impl Fn(usize) -> (Network, Normalizer), options: Opt
         let row = random.floats(features, 1.5);
         rows.extend(&row);
         let call = kernel.submit_step(&row, begins_anew);
-        waiting.push((call, plain(&of_steps(rows.len() / features).0, &rows)));
+        waiting.push((call, plain(&computed(&of_steps(rows.len() / features).0, options.weights), &rows)));
         // Sometimes two are on their way.
         while waiting.len() > number % 2 || (number + 1 == calls && !waiting.is_empty()) {
             let (call, expected) = waiting.remove(0);
@@ -781,8 +795,9 @@ fn state_is_carried_from_row_to_row() {
         cells += states.iter().flat_map(|state| &state.initial_cell).map(|cell| is_given(cell)).sum::<usize>();
         for (number, (blocks, threads)) in [(1, 64), (2, 64), (4, 96), (8, 64)].into_iter().enumerate() {
             let asks = asks(number as u64 + u64::from(is_lstm));
-            let options =
-                Options { blocks: Some(blocks), threads: Some(threads), stamps: true, asks, ..Options::default() };
+            let weights = in_turn(number as u64 / 2 + u64::from(is_lstm));
+            let (blocks, threads) = (Some(blocks), Some(threads));
+            let options = Options { blocks, threads, weights, stamps: true, asks, ..Options::default() };
             carries_state(of_steps, options, 12, Duration::from_secs(20));
         }
     }

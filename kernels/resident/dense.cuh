@@ -7,15 +7,15 @@ namespace resident {
 
 enum class Weights : u32 { Registers, Shared, Global };
 
-// The weights of one thread, four by four: `count` of them, thread by thread in the constants.
-template <Weights kWhere, u32 kCount, u32 kThreads>
+// The weights of one thread, four by four: `count` of them, thread by thread in the constants; in half precision eight by eight there.
+template <Weights kWhere, u32 kCount, u32 kThreads, bool kHalf = false>
 class ThreadWeights {
  public:
   // `at`: bytes into the constants, this block's; `kept`: where in shared memory.
   __device__ ThreadWeights(const Block& b, const Turn& turn, u64 at, u32 kept) : ThreadWeights(turn, at, kept, b.thread) {}
   // Where several threads have the same weights, `thread` is one of kThreads.
   __device__ ThreadWeights(const Turn& turn, u64 at, u32 kept, u32 thread) : at_(turn.constants + at), kept_(kept) {
-    for (u32 k = 0; k < kCount / 4; ++k) {
+    for (u32 k = 0; k < kLoads; ++k) {
       if (kWhere == Weights::Global) continue;
       const Words4 w = constant4(at_ + 16ull * (k * kThreads + thread));
       if (kWhere == Weights::Registers) registers_[k] = w;
@@ -23,13 +23,23 @@ class ThreadWeights {
     }
   }
   __device__ Words4 operator()(u32 k, u32 thread) const {
+    if constexpr (!kHalf) {
+      return loaded(k, thread);
+    } else {
+      const Words4 w = loaded(k / 2, thread);
+      const TwoHalves low = halves_here(as_bits(k % 2 ? w.z : w.x)), high = halves_here(as_bits(k % 2 ? w.w : w.y));
+      return {low.first, low.second, high.first, high.second};
+    }
+  }
+
+ private:
+  static constexpr u32 kLoads = kHalf ? (kCount + 7) / 8 : kCount / 4;
+  __device__ Words4 loaded(u32 k, u32 thread) const {
     if (kWhere == Weights::Registers) return registers_[k];
     if (kWhere == Weights::Shared) return reinterpret_cast<const Words4*>(shared(kept_))[k * kThreads + thread];
     return constant4(at_ + 16ull * (k * kThreads + thread));
   }
-
- private:
-  Words4 registers_[kWhere == Weights::Registers ? kCount / 4 : 1];
+  Words4 registers_[kWhere == Weights::Registers ? kLoads : 1];
   u64 at_;
   u32 kept_;
 };
@@ -37,7 +47,7 @@ class ThreadWeights {
 // S: threads, blocks; inputs, each_in, in; rows, each_out, out; senders (blocks that have a share of the inputs); parts (lanes
 // that share a row: each has every parts-th four of the block's inputs), k (inputs of a lane), rows_each (of a thread),
 // together (rows beside each other that a thread sends at once); wide (few rows: a warp has one, its lanes the
-// inputs); weights, weights_each (offset in the constants, and by how much that of the next block is further), where, kept;
+// inputs); half (weights are in half precision); weights, weights_each (offset in the constants, and by how much that of the next block is further), where, kept;
 // bias (offset in the constants); received (where parts arrive), received_bytes (of one copy), barriers; function, alpha;
 // sums_only (somebody else adds the parts up: RecurrentStep).
 template <class S>
@@ -53,7 +63,7 @@ struct Dense {
   // Rows that a thread finishes.
   static constexpr u32 kOwn = S::wide && kDirect ? S::warps_rows : kDirect ? S::rows_each : (S::each_out + S::threads - 1) / S::threads;
 
-  ThreadWeights<S::where, S::wide ? 4 * ((S::warps_rows * kLanes + 3) / 4) : S::rows_each * S::k, S::threads> weights;
+  ThreadWeights<S::where, S::wide ? 4 * ((S::warps_rows * kLanes + 3) / 4) : S::rows_each * S::k, S::threads, S::half> weights;
   float bias[kOwn];
 
   __device__ Dense(const Block& b, const Turn& turn)

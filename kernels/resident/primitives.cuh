@@ -264,6 +264,11 @@ __device__ inline TwoHalves halves(u32 bits) {
   asm("{.reg .b16 l, h; mov.b32 {l, h}, %2; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h;}" : "=f"(x.first), "=f"(x.second) : "r"(bits));
   return x;
 }
+// The same, each time anew: weights that are kept in half precision for want of registers must not become floats once and for all.
+__device__ inline TwoHalves halves_here(u32 bits) {
+  from_here(bits);
+  return halves(bits);
+}
 __device__ inline u32 as_halves(float first, float second) {
   u32 bits;
   asm("cvt.rn.f16x2.f32 %0, %2, %1;" : "=r"(bits) : "f"(first), "f"(second));

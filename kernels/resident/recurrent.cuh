@@ -48,7 +48,7 @@ __device__ float of_gate(const Block& b, const float (&a)[4]) {
 // S: threads, blocks, steps, inputs, units, gru; each (units of a block), lanes (of a unit: 4 to 32, or 2 in one block); in, in_bytes; pads, padded (where rows
 // are copied to, each a whole number of vectors); tile (steps whose rows a thread multiplies at a time); alone (block 0 has all units,
 // and the others go on), is_projected (the rows have been multiplied, by all blocks: BandRows); projected
-// (where rows times weights go), projected_in_state; row_weights (of a block: fours of inputs, then four rows of each unit),
+// (where rows times weights go), projected_in_state; half (weights are in half precision); row_weights (of a block: fours of inputs, then four rows of each unit),
 // row_weights_each, row_where, row_kept; weights (of a thread, of its unit: gate by gate), weights_each, where, kept,
 // loads_late (in each call anew: nothing of it is kept while an answer is waited for); bias (units times: four of the
 // row's part; a GRU's fourth is of its state's candidate), initial (units of the output, then of the cell); state (two copies
@@ -69,9 +69,9 @@ struct Recurrent {
   static constexpr u32 kTogether = S::row_where == Weights::Registers ? 1 : 2, kApart = kRows / kTogether;
   static constexpr u32 kSpread = S::threads / kApart > 0 ? S::threads / kApart : 1;
 
-  using RowWeights = ThreadWeights<S::row_where, 4 * kInput4, kRows>;
-  using Late = ThreadWeights<Weights::Registers, kCount, S::threads>;
-  ThreadWeights<S::loads_late ? Weights::Global : S::where, kCount, S::threads> weights;
+  using RowWeights = ThreadWeights<S::row_where, 4 * kInput4, kRows, S::half>;
+  using Late = ThreadWeights<Weights::Registers, kCount, S::threads, S::half>;
+  ThreadWeights<S::loads_late ? Weights::Global : S::where, kCount, S::threads, S::half> weights;
   RowWeights row_weights;
 
   __device__ Recurrent(const Block& b, const Turn& turn)

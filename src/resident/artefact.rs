@@ -27,6 +27,8 @@ use crate::trust::Trust;
 
 /// Files longer than this are neither written nor read: weights of such a size lie beyond every cache of a GPU.
 const LARGEST: u64 = 1 << 30;
+/// Blocks that a cluster can have.
+const CLUSTERS: [u32; 5] = [1, 2, 4, 8, 16];
 const GOES_ON: &str = "the chain goes on to TensorRT";
 
 /// A resident engine as it is kept: machine code, constants, and what is known of them.
@@ -53,8 +55,8 @@ pub struct ArtefactOptions {
     pub blocks: Option<u32>,
     /// Threads of a block, a multiple of 32 up to 1024. The planner's choice without.
     pub threads: Option<u32>,
-    /// In what weights are kept; sums are in f32 either way. [`WeightType::F16`] is for stacks of LSTM or GRU layers with
-    /// [`Semantics::Window`], on up to all multiprocessors.
+    /// In what matrices and recurrent layers have their weights; sums are in f32 either way, and convolutions have f32. Stacks of LSTM or GRU
+    /// layers that no cluster has room for go on up to all multiprocessors with [`WeightType::F16`] and [`Semantics::Window`].
     pub weights: WeightType,
     /// Sums up the cycles of each stage, for reports. It costs some.
     pub stamps: bool,
@@ -334,8 +336,9 @@ impl ArtefactOptions {
                 .advice(GOES_ON));
         }
         // The planner knows how many blocks a grid can have.
-        if let Some(blocks) = self.blocks.filter(|&blocks| self.weights == WeightType::F32 || blocks == 0) {
-            if !matches!(blocks, 1 | 2 | 4 | 8 | 16) {
+        let of_grid = |blocks: u32| self.weights == WeightType::F16 && blocks > 0 && !CLUSTERS.contains(&blocks);
+        if let Some(blocks) = self.blocks.filter(|&blocks| !of_grid(blocks)) {
+            if !CLUSTERS.contains(&blocks) {
                 return Err(refused(ErrorKind::InvalidArgument)
                     .expected("1, 2, 4, 8 or 16 blocks")
                     .got(blocks.to_string()));
@@ -423,7 +426,9 @@ impl Source {
         let tensor = if options.semantics == Semantics::Stateful { of_one_row(tensor) } else { tensor };
         let normalizer = Normalizer::new(&normalization, &tensor, &tensor.shape, window_row)?;
         let ArtefactOptions { blocks, threads, weights, stamps, semantics, asks, .. } = *options;
-        let wanted = program::Options { blocks, threads, weights, stamps, semantics, asks, in_bands: false };
+        // Any number of blocks but those of a cluster are a grid's.
+        let on_grid = weights == WeightType::F16 && blocks.is_some_and(|blocks| !CLUSTERS.contains(&blocks));
+        let wanted = program::Options { blocks, threads, weights, stamps, semantics, asks, on_grid, in_bands: false };
         let program = program_with(&network, &normalizer, hardware, wanted)?;
         Ok(Self { network, tensor, normalization, normalizer, window_row, program })
     }

@@ -83,11 +83,11 @@ pub struct Program {
 /// What to leave to the planner, and what not.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// Blocks of the cluster: 1, 2, 4, 8 or 16; of the grid, any number, where weights are in half precision.
+    /// Blocks of the cluster: 1, 2, 4, 8 or 16; of a grid any number.
     pub blocks: Option<u32>,
     /// Threads of a block, a multiple of 32.
     pub threads: Option<u32>,
-    /// In what weights are kept. In half precision it is a stack of recurrent layers, on a grid.
+    /// In what matrices and recurrent layers have their weights; convolutions always have f32.
     pub weights: WeightType,
     /// Sums up the cycles of each stage in the report.
     pub stamps: bool,
@@ -95,6 +95,8 @@ pub struct Options {
     pub semantics: Semantics,
     /// Who asks the host for a call.
     pub asks: Asks,
+    /// A stack of recurrent layers goes on a grid of blocks although it would be sooner in a cluster: for tests of small ones.
+    pub on_grid: bool,
     /// Planes go in bands of rows although they would fit whole, where they can: for tests of small ones.
     pub in_bands: bool,
 }
@@ -127,10 +129,12 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
     if network.inputs.len() != 1 {
         return Err(unsupported(format!("{} inputs", network.inputs.len())).expected("one"));
     }
-    if options.weights == WeightType::F16 {
-        return program_on_grid(network, input, hardware, options);
+    let job = Job::new(network, input, options.semantics, options.weights)?;
+    // On a grid, where all of it could be there and would be sooner.
+    let on_grid = || program_on_grid(network, input, hardware, options);
+    if options.on_grid {
+        return on_grid();
     }
-    let job = Job::new(network, input, options.semantics)?;
     let sizes = [1, 2, 4, 8, 16].into_iter().filter(|&blocks| u64::from(blocks) <= hardware.largest_cluster);
     let mut sizes: Vec<u32> = match options.blocks {
         Some(blocks) => vec![blocks],
@@ -169,6 +173,14 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
         let bands = Some(Bands::of(&job.network, blocks)?);
         Some(Of { blocks, threads: options.threads.unwrap_or(bands::THREADS), runs: false, bands, grid: None })
     });
+    let least = sizes.first().map_or(u64::MAX, |&blocks| guess::predicted_cycles(&job, blocks));
+    if options.weights == WeightType::F16
+        && options.semantics == Semantics::Window
+        && options.blocks.is_none()
+        && let Some(program) = on_grid().ok().filter(|program| program.predicted_cycles < least)
+    {
+        return Ok(program);
+    }
     let mut refused = None;
     for layout in plain.filter(|_| !options.in_bands).chain(in_bands) {
         match Plan::new(&job, hardware, layout, options.asks).and_then(|plan| plan.finish(options.stamps)) {
@@ -181,9 +193,9 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
 
 /// Weights in half precision, on as many blocks as they take.
 fn program_on_grid(network: &Network, input: &Normalizer, hardware: Hardware, options: Options) -> Result<Program> {
-    if options.semantics != Semantics::Window {
-        return Err(unsupported(format!("half precision with {} semantics", options.semantics))
-            .expected("window semantics, which is what there is in half precision"));
+    if options.semantics != Semantics::Window || options.weights != WeightType::F16 {
+        return Err(unsupported(format!("{:?} and {} semantics on a grid", options.weights, options.semantics))
+            .expected("weights in half precision and window semantics"));
     }
     let job = Job::of_grid(network, input)?;
     let threads = options.threads.unwrap_or(grid::THREADS);

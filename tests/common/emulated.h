@@ -280,6 +280,7 @@ struct TwoHalves {
   float first, second;
 };
 inline TwoHalves halves(u32 bits) { return {half_as_float(bits & 0xffff), half_as_float(bits >> 16)}; }
+inline TwoHalves halves_here(u32 bits) { return halves(bits); }
 inline u32 as_half(float x) {
   const u32 sign = as_bits(x) >> 16 & 0x8000;
   if (x != x) return 0x7fff;

@@ -13,7 +13,7 @@ use tickrt::resident::program::{Options, Program, program_with};
 use tickrt::{Result, Shapes};
 
 use crate::random_network::Random;
-use crate::{in_halves, plain, untouched};
+use crate::{computed, plain, untouched};
 
 /// Of the reference, in all samples of a model: some seconds on a slow machine.
 const MULTIPLY_ADDS: u64 = 1_000_000_000;
@@ -75,7 +75,7 @@ impl Dump {
             let places = (newest + count * steps + 1 - steps..).take(steps);
             places.flat_map(|place| &rows[place % count * row..][..row]).copied().collect()
         };
-        let expected = if weights == WeightType::F16 { in_halves(&network) } else { network };
+        let expected = computed(&network, weights);
         let answers: Vec<Vec<f32>> = (0..count).map(|newest| plain(&expected, &window(newest))).collect();
         self.files(name, &program, &rows, &answers.concat());
         let Program { blocks, clusters, threads, shared_bytes, state_bytes, .. } = program;

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use half::f16;
 
 use super::numbers::Numbers;
-use super::plan::Plan;
+use super::plan::{Plan, half};
 use super::recurrent::{biases, is_gru};
 use super::unsupported;
 use crate::error::Result;
@@ -109,7 +109,14 @@ impl<'network> Plan<'network> {
             };
             let out = self.in_state(steps * pitch);
             let bound = bound(of)?;
-            let sum_weights = sums.map_or(0, |dense| self.constant(dense.weights.iter().copied()));
+            let sum_weights = match sums {
+                Some(dense) => {
+                    let rounded = dense.weights.iter().map(|&x| Ok(f16::from_bits(half(x)? as u16).to_f32()));
+                    let rounded = rounded.collect::<Result<Vec<_>>>()?;
+                    self.constant(rounded)
+                }
+                None => 0,
+            };
             let numbers = self
                 .grid_layer(of)?
                 .text(&kept[number])
@@ -262,13 +269,6 @@ impl<'network> Plan<'network> {
         weights: &[f32],
         row_of: &dyn Fn(usize) -> Option<usize>,
     ) -> Result<u32> {
-        let half = |x: f32| {
-            let half = f16::from_f32(x);
-            if x.is_finite() && !half.is_finite() {
-                return Err(unsupported(format!("a weight of {x}")).expected("weights that half precision has, up to 65504"));
-            }
-            Ok(u32::from(half.to_bits()))
-        };
         let (blocks, groups, parts) = (self.grid_blocks(), self.groups(of), self.parts());
         let (threads, steps) = (self.threads, (inputs as u32).div_ceil(STEP * parts));
         let mut words = Vec::with_capacity((blocks * groups * steps * threads * 4) as usize);

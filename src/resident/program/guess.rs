@@ -44,6 +44,7 @@ pub(super) fn predicted_cycles_on_grid(job: &Job, _blocks: u32) -> u64 {
 pub(super) fn predicted_cycles(job: &Job, blocks: u32) -> u64 {
     let network = &job.network;
     let (b, several) = (u64::from(blocks), blocks > 1);
+    let halves = 4 / job.weights.size();
     let stages = job.in_time();
     let of = |(number, stage): (usize, &Stage)| {
         let written = network.value(stage.writes).count() as u64;
@@ -51,7 +52,7 @@ pub(super) fn predicted_cycles(job: &Job, blocks: u32) -> u64 {
             Operation::Dense(dense) if dense.rows == 1 => {
                 let products = dense.weights.len() as u64;
                 // What one block cannot keep it reads from the cache.
-                let per_cycle = if products / b > 80_000 { 8 } else { 128 };
+                let per_cycle = if products / b > 80_000 * halves { 8 * halves } else { 128 };
                 products / (b * per_cycle) + if several { SUMS } else { ALONE }
             }
             Operation::Dense(dense) => dense.rows as u64 * dense.weights.len() as u64 / (b * 20),
@@ -70,7 +71,7 @@ pub(super) fn predicted_cycles(job: &Job, blocks: u32) -> u64 {
             Operation::Recurrent(of) => {
                 let (state, row) = (of.recurrent.len() as u64 / b, of.weights.len() as u64 / b);
                 // What does not fit registers is read in each step.
-                let read = if state > 32_768 { state / 16 } else { 0 };
+                let read = if state > 32_768 * halves { state / (16 * halves) } else { 0 };
                 let in_pairs = !several && weights_in_pairs(of.units as u32).is_some();
                 let step = match (several, in_pairs) {
                     (true, _) => 1_300,

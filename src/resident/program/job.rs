@@ -4,6 +4,7 @@
 use super::unsupported;
 use crate::error::Result;
 use crate::normalize::Normalizer;
+use crate::resident::budget::WeightType;
 use crate::resident::network::{Emit, Network, Operation, Stage, ValueId};
 use crate::resident::semantics::Semantics;
 use crate::resident::stream::{Carried, Split, State, carry_state, split};
@@ -13,6 +14,8 @@ pub(super) struct Job {
     /// outputs of the step before.
     pub(super) network: Network,
     pub(super) semantics: Semantics,
+    /// In what its matrices and recurrent layers have their weights.
+    pub(super) weights: WeightType,
     /// Stages that are computed before the call comes.
     pub(super) ahead: usize,
     /// Rows of the window.
@@ -27,7 +30,7 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(network: &Network, input: &Normalizer, semantics: Semantics) -> Result<Self> {
+    pub(super) fn new(network: &Network, input: &Normalizer, semantics: Semantics, weights: WeightType) -> Result<Self> {
         let shape = &network.value(network.inputs[0]).shape;
         let steps = shape.first().copied().unwrap_or(1);
         if semantics != Semantics::Whole && steps < 2 {
@@ -44,6 +47,7 @@ impl Job {
             Semantics::Whole => Ok(Self {
                 network: network.clone(),
                 semantics,
+                weights,
                 ahead: 0,
                 steps: 1,
                 input: input.clone(),
@@ -51,8 +55,8 @@ impl Job {
                 count: count as u32,
                 states: Vec::new(),
             }),
-            Semantics::Window => Self::of_window(network, input, steps),
-            Semantics::Stateful => Self::of_state(network, input),
+            Semantics::Window => Self::of_window(network, input, steps, weights),
+            Semantics::Stateful => Self::of_state(network, input, weights),
         }
     }
 
@@ -91,6 +95,7 @@ impl Job {
         Ok(Self {
             network,
             semantics: Semantics::Window,
+            weights: WeightType::F16,
             ahead: layers,
             steps: steps as u32,
             input: input.clone(),
@@ -100,13 +105,14 @@ impl Job {
         })
     }
 
-    fn of_window(network: &Network, input: &Normalizer, steps: usize) -> Result<Self> {
+    fn of_window(network: &Network, input: &Normalizer, steps: usize, weights: WeightType) -> Result<Self> {
         let row = input.count() / steps;
         let table = of_each_row(input.elements(), row)?;
         let (network, ahead, _) = joined(split(network, 0, 0)?);
         Ok(Self {
             network,
             semantics: Semantics::Window,
+            weights,
             ahead,
             steps: steps as u32,
             input: input.clone(),
@@ -117,7 +123,7 @@ impl Job {
     }
 
     /// `input` is of one row.
-    fn of_state(network: &Network, input: &Normalizer) -> Result<Self> {
+    fn of_state(network: &Network, input: &Normalizer, weights: WeightType) -> Result<Self> {
         let table = of_each_row(input.elements(), input.count())?;
         let Carried { ahead, remaining, mut states } = carry_state(network, 0)?;
         let (network, ahead, places) = joined(Split { ahead, remaining });
@@ -125,6 +131,7 @@ impl Job {
         Ok(Self {
             network,
             semantics: Semantics::Stateful,
+            weights,
             ahead,
             steps: 1,
             input: input.clone(),

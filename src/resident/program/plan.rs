@@ -6,13 +6,15 @@ mod state;
 
 use std::fmt::Write as _;
 
+use half::f16;
+
 use super::bands::Bands;
 use super::grid::Grid;
 use super::job::Job;
 use super::numbers::Numbers;
 use super::{AHEAD, Asks, BEHIND, unsupported};
 use crate::error::Result;
-use crate::resident::budget::Hardware;
+use crate::resident::budget::{Hardware, WeightType};
 use crate::resident::network::{Network, Operation, Sliding, Stage, ValueId};
 use crate::resident::semantics::Semantics;
 use crate::resident::turn::STAGES;
@@ -440,7 +442,7 @@ impl<'network> Plan<'network> {
         (self.room(bytes * if self.blocks > 1 { 2 } else { 1 }), bytes)
     }
 
-    /// `count` weights a thread: in registers while there are some, else wherever the text says in the end.
+    /// So many words of weights a thread: in registers while there are some, else wherever the text says in the end.
     pub(super) fn weights_of_threads(&mut self, count: u32) -> String {
         self.weights_of(count, self.threads)
     }
@@ -472,6 +474,41 @@ impl<'network> Plan<'network> {
         format!(
             "  static constexpr bool is_kept = @is{number}@;\n  static constexpr u32 weights_kept = @kept{number}@;\n"
         )
+    }
+
+    pub(super) fn in_halves(&self) -> bool {
+        self.job.weights == WeightType::F16
+    }
+
+    /// Words that so many weights of a thread take.
+    pub(super) fn words(&self, count: u32) -> u32 {
+        if self.in_halves() { count.next_multiple_of(8) / 2 } else { count }
+    }
+
+    /// `count` weights of each of `threads`, block by block, in the order in which threads load them, four or eight at a time. `weight` is asked
+    /// for a block, a thread, and which of its weights.
+    pub(super) fn by_thread(
+        &self,
+        blocks: u32,
+        [threads, count]: [u32; 2],
+        weight: &dyn Fn(u32, u32, u32) -> f32,
+    ) -> Result<Vec<f32>> {
+        let (at_once, halves) = if self.in_halves() { (8, true) } else { (4, false) };
+        let mut all = Vec::with_capacity((blocks * threads * self.words(count)) as usize);
+        for block in 0..blocks {
+            for (load, thread) in (0..count.div_ceil(at_once)).flat_map(|load| (0..threads).map(move |thread| (load, thread))) {
+                let of = |n: u32| if n < count { weight(block, thread, n) } else { 0.0 };
+                let first = load * at_once;
+                if halves {
+                    for pair in 0..4 {
+                        all.push(f32::from_bits(half(of(first + 2 * pair))? | half(of(first + 2 * pair + 1))? << 16));
+                    }
+                } else {
+                    all.extend((0..4).map(|n| of(first + n)));
+                }
+            }
+        }
+        Ok(all)
     }
 
     /// Appends constants, aligned for vectors; where they begin.
@@ -566,6 +603,15 @@ impl<'network> Plan<'network> {
             && sliding.channels == conv_of.outputs
             && sliding.size == conv_of.sliding.output()
     }
+}
+
+/// A weight in half precision.
+pub(super) fn half(x: f32) -> Result<u32> {
+    let half = f16::from_f32(x);
+    if x.is_finite() && !half.is_finite() {
+        return Err(unsupported(format!("a weight of {x}")).expected("weights that half precision has, up to 65504"));
+    }
+    Ok(u32::from(half.to_bits()))
 }
 
 /// Weights of one of so many threads that stay in registers.

@@ -38,18 +38,19 @@ impl Plan<'_> {
         let (rows, input4) = (4 * each, inputs.div_ceil(4));
         let source = if alone { Whole { offset: 0, copy_bytes: 0 } } else { self.whole_everywhere(from)? };
 
-        let weights = self.state_weights(of, [blocks, each, lanes], state4, per_group);
-        let row_weights = if alone { 0 } else { self.row_weights(of, each) };
+        let weights = self.state_weights(of, [blocks, each, lanes], state4, per_group)?;
+        let row_weights = if alone { 0 } else { self.row_weights(of, each)? };
+        let (words, row_words) = (self.words(count), self.words(4 * input4));
         let bias = self.constant((0..of.units).flat_map(|unit| biases(of, gru, unit)).collect::<Vec<_>>());
         let cell = of.initial_cell.iter().copied().chain(std::iter::repeat(0.0)).take(of.units);
         let initial = self.constant(of.initial.iter().copied().chain(cell).collect::<Vec<_>>());
         // What comes before rows in bands wants its registers, too.
-        let loads_late = alone || (self.is_ahead && count <= LATE_WEIGHTS);
-        let kept = if loads_late { GLOBAL.to_owned() } else { self.weights_of_threads(count) };
+        let loads_late = alone || (self.is_ahead && words <= LATE_WEIGHTS);
+        let kept = if loads_late { GLOBAL.to_owned() } else { self.weights_of_threads(words) };
         let rows_global = self.is_ahead || rows > threads || alone;
-        let together = if !rows_global && self.has_registers(4 * input4) { 1 } else { 2 };
+        let together = if !rows_global && self.has_registers(row_words) { 1 } else { 2 };
         let tile = tile(of.steps as u32, together * threads / rows, threads);
-        let row_kept = if rows_global { GLOBAL.to_owned() } else { self.weights_of(4 * input4, rows) };
+        let row_kept = if rows_global { GLOBAL.to_owned() } else { self.weights_of(row_words, rows) };
         let row_kept = row_kept.replace(" where", " row_where").replace(" kept", " row_kept");
 
         let padded_bytes = of.steps as u32 * input4 * 16;
@@ -70,7 +71,7 @@ impl Plan<'_> {
         if alone {
             self.lies_in_block_0(into);
             // They are not there all the time, but what comes behind must leave room for them.
-            self.take_registers(count);
+            self.take_registers(words);
         }
         // One block writes its share, which is all; of several each writes all for itself.
         let out = if blocks > 1 { self.own_whole(into) } else { Whole { offset: self.share(into), copy_bytes: 0 } };
@@ -90,11 +91,12 @@ impl Plan<'_> {
             .int("tile", tile)
             .int("projected", projected)
             .truth("projected_in_state", projected_in_state)
+            .truth("half", self.in_halves())
             .int("row_weights", row_weights)
-            .int("row_weights_each", if alone { 0 } else { rows * input4 * 16 })
+            .int("row_weights_each", if alone { 0 } else { rows * row_words * 4 })
             .text(&row_kept)
             .int("weights", weights)
-            .int("weights_each", if alone { 0 } else { count * threads * 4 })
+            .int("weights_each", if alone { 0 } else { words * threads * 4 })
             .text(&kept)
             .truth("loads_late", loads_late)
             .truth("alone", alone)
@@ -117,7 +119,7 @@ impl Plan<'_> {
 
     /// Lanes that have a unit. A pair is the fastest in one block, where a thread has registers for half of a unit's weights.
     fn lanes(&self, each: u32, blocks: u32) -> u32 {
-        let fits = |weights| 2 * each <= self.threads && self.has_registers(weights);
+        let fits = |weights| 2 * each <= self.threads && self.has_registers(self.words(weights));
         if blocks == 1 && weights_in_pairs(each).is_some_and(fits) {
             return 2;
         }
@@ -125,39 +127,30 @@ impl Plan<'_> {
     }
 
     /// By thread: of each of its units, gate by gate, the lane's share of the state's weights.
-    fn state_weights(&mut self, of: &Recurrent, [blocks, each, lanes]: [u32; 3], state4: u32, per_group: u32) -> u32 {
+    fn state_weights(&mut self, of: &Recurrent, [blocks, each, lanes]: [u32; 3], state4: u32, per_group: u32) -> Result<u32> {
         let (threads, gates) = (self.threads, of.cell.gates() as u32);
-        let weight = |block: u32, thread: u32, n: u32, e: u32| {
+        let weight = |block: u32, thread: u32, n: u32| {
+            let (n, e) = (n / 4, n % 4);
             let (i, gate, k) = (n / (4 * state4), n / state4 % 4, n % state4);
             let own = thread / lanes + i * (threads / lanes);
             let (unit, from) = ((block * each + own) as usize, ((k * lanes + thread % lanes) * 4 + e) as usize);
             let there = own < each && unit < of.units && gate < gates && from < of.units;
             if there { of.recurrent[(gate as usize * of.units + unit) * of.units + from] } else { 0.0 }
         };
-        let mut all = Vec::new();
-        for block in 0..blocks {
-            for n in 0..4 * state4 * per_group {
-                all.extend((0..threads * 4).map(|place| weight(block, place / 4, n, place % 4)));
-            }
-        }
-        self.constant(all)
+        let all = self.by_thread(blocks, [threads, 16 * state4 * per_group], &weight)?;
+        Ok(self.constant(all))
     }
 
     /// By block: fours of inputs, and of each the block's rows, four a unit.
-    fn row_weights(&mut self, of: &Recurrent, each: u32) -> u32 {
+    fn row_weights(&mut self, of: &Recurrent, each: u32) -> Result<u32> {
         let gates = of.cell.gates();
-        let weight = |block: u32, k: usize, row: u32, e: usize| {
-            let (unit, gate, input) = ((block * each + row / 4) as usize, row as usize % 4, 4 * k + e);
+        let weight = |block: u32, row: u32, input: u32| {
+            let (unit, gate, input) = ((block * each + row / 4) as usize, row as usize % 4, input as usize);
             let there = unit < of.units && gate < gates && input < of.inputs;
             if there { of.weights[(gate * of.units + unit) * of.inputs + input] } else { 0.0 }
         };
-        let mut all = Vec::new();
-        for block in 0..self.blocks {
-            for k in 0..of.inputs.div_ceil(4) {
-                all.extend((0..16 * each).map(|place| weight(block, k, place / 4, place as usize % 4)));
-            }
-        }
-        self.constant(all)
+        let all = self.by_thread(self.blocks, [4 * each, of.inputs.next_multiple_of(4) as u32], &weight)?;
+        Ok(self.constant(all))
     }
 
     pub(super) fn recurrent_step(&mut self, of: &RecurrentStep, reads: &[ValueId], into: ValueId) -> Result<()> {

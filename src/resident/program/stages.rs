@@ -118,20 +118,15 @@ impl Plan<'_> {
             let there = there && (!wide || n / lanes < warps_rows);
             if there { weight(row, self.element(from, input)) } else { 0.0 }
         };
-        let mut all = Vec::new();
-        for block in 0..senders {
-            for four in 0..count / 4 {
-                all.extend((0..threads * 4).map(|place| of_thread(block, place / 4, four * 4 + place % 4)));
-            }
-        }
+        let (mut all, words) = (self.by_thread(senders, [threads, count], &of_thread)?, self.words(count));
         // Blocks without inputs load what lies behind, and do not use it.
-        all.resize(all.len() + ((blocks - senders) * count * threads) as usize, 0.0);
+        all.resize(all.len() + ((blocks - senders) * words * threads) as usize, 0.0);
         let weights = self.constant(all);
         let bias = self.constant(matrix.bias.iter().copied());
         let (received, received_bytes) = self.received(senders * each_out * 4);
         let barriers = if blocks > 1 { self.barriers()? } else { 0 };
         self.hears(senders);
-        let kept = self.weights_of_threads(count);
+        let kept = self.weights_of_threads(words);
         let numbers = Numbers::default()
             .int("threads", threads)
             .int("blocks", blocks)
@@ -147,8 +142,9 @@ impl Plan<'_> {
             .int("together", together)
             .int("warps_rows", warps_rows)
             .truth("wide", wide)
+            .truth("half", self.in_halves())
             .int("weights", weights)
-            .int("weights_each", if blocks > 1 { count * threads * 4 } else { 0 })
+            .int("weights_each", if blocks > 1 { words * threads * 4 } else { 0 })
             .text(&kept)
             .int("bias", bias)
             .int("received", received)
