@@ -16,12 +16,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{model, normalization, root};
-use random_network::{Growing, Random};
+use random_network::{Growing, Random, computed};
 use tickrt::onnx::Model;
 use tickrt::resident::Semantics;
 use tickrt::resident::budget::{Hardware, WeightType};
 use tickrt::resident::lower;
-use tickrt::resident::network::{Network, Operation, Weights};
+use tickrt::resident::network::Network;
 use tickrt::resident::program::{Asks, BEGINS_ANEW, Options, Program, program_with};
 use tickrt::resident::reference::{self, Accumulation};
 use tickrt::resident::stream::carry_state;
@@ -257,25 +257,6 @@ fn untouched(network: &Network, model: &Model) -> Normalizer {
 
 fn plain(network: &Network, input: &[f32]) -> Vec<f32> {
     reference::run(network, &[input], Accumulation::F64).unwrap().concat()
-}
-
-/// The network as it is computed: in half precision its matrices and recurrent layers have rounded weights.
-fn computed(network: &Network, weights: WeightType) -> Network {
-    let mut network = network.clone();
-    if weights == WeightType::F32 {
-        return network;
-    }
-    for stage in &mut network.stages {
-        let rounded: Vec<&mut Weights> = match &mut stage.operation {
-            Operation::Recurrent(of) => vec![&mut of.weights, &mut of.recurrent],
-            Operation::Dense(dense) if dense.rows == 1 => vec![&mut dense.weights],
-            _ => Vec::new(),
-        };
-        for weights in rounded {
-            *weights = weights.iter().map(|&x| half::f16::from_f32(x).to_f32()).collect();
-        }
-    }
-    network
 }
 
 fn difference(one: &[f32], other: &[f32]) -> f32 {

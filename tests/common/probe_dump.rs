@@ -12,8 +12,8 @@ use tickrt::resident::network::Network;
 use tickrt::resident::program::{Options, Program, program_with};
 use tickrt::{Result, Shapes};
 
-use crate::random_network::Random;
-use crate::{computed, plain, untouched};
+use crate::random_network::{Random, computed};
+use crate::{plain, untouched};
 
 /// Of the reference, in all samples of a model: some seconds on a slow machine.
 const MULTIPLY_ADDS: u64 = 1_000_000_000;

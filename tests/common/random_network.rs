@@ -1,6 +1,9 @@
 //! Random networks of the operators that resident engines have: any sizes, odd ones too, the same for the same seed.
 #![allow(dead_code)] // each test binary uses a part
 
+use tickrt::resident::budget::WeightType;
+use tickrt::resident::network::{Network, Operation, Weights};
+
 use crate::onnx::{self, Initializer, Node};
 
 /// SplitMix64: short, and the same on every machine.
@@ -529,4 +532,23 @@ impl Sliding {
             None => node.with("pads", &pads[..]),
         }
     }
+}
+
+/// The network as it is computed: in half precision its matrices and recurrent layers have rounded weights.
+pub fn computed(network: &Network, weights: WeightType) -> Network {
+    let mut network = network.clone();
+    if weights == WeightType::F32 {
+        return network;
+    }
+    for stage in &mut network.stages {
+        let rounded: Vec<&mut Weights> = match &mut stage.operation {
+            Operation::Recurrent(of) => vec![&mut of.weights, &mut of.recurrent],
+            Operation::Dense(dense) if dense.rows == 1 => vec![&mut dense.weights],
+            _ => Vec::new(),
+        };
+        for weights in rounded {
+            *weights = weights.iter().map(|&x| half::f16::from_f32(x).to_f32()).collect();
+        }
+    }
+    network
 }
