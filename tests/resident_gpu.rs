@@ -204,7 +204,9 @@ fn random_networks_have_onnx_runtimes_answers() {
             let input: Vec<f32> = random(seed + number as u64, elements).iter().map(|x| x * scale).collect();
             session.infer(&input, &mut got).unwrap();
             match weights {
-                WeightType::F32 => cpu.infer(&input, &mut expected).unwrap(),
+                WeightType::F32 => {
+                    cpu.infer(&input, &mut expected).unwrap();
+                }
                 // ONNX Runtime has other weights.
                 WeightType::F16 => {
                     let network = computed(&lower(&network, &Shapes::new()).unwrap(), weights);
