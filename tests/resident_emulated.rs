@@ -619,7 +619,7 @@ fn turns_of_grids_that_end_leave_the_window_to_the_next() {
 #[test]
 fn planes_in_bands_answer_as_the_plain_executor_does() {
     let count = std::env::var("TICKRT_TEST_NETWORKS").map_or(24, |count| count.parse().unwrap());
-    let mut done = 0;
+    let (mut done, mut cores) = (0, 0_u64);
     for seed in 0..count {
         let (bytes, _) = Growing::in_bands(seed);
         let model = Model::from_bytes(bytes).unwrap();
@@ -628,7 +628,10 @@ fn planes_in_bands_answer_as_the_plain_executor_does() {
         let options = Options { blocks: Some(blocks), in_bands: true, ..Options::default() };
         let normalizer = untouched(&network, &model);
         match program_with(&network, &normalizer, Hardware::H100, options) {
-            Ok(_) => done += 1,
+            Ok(program) => {
+                done += 1;
+                cores += program.notes.iter().filter(|note| note.ends_with("warps") || note.contains("warps,")).count() as u64;
+            }
             Err(error) => {
                 println!("{seed} on {blocks} blocks: {error}");
                 continue;
@@ -636,7 +639,8 @@ fn planes_in_bands_answer_as_the_plain_executor_does() {
         }
         agrees(&format!("seed {seed}"), &network, &normalizer, options);
     }
-    assert!(done * 2 > count, "{done} of {count} went in bands");
+    println!("{done} of {count} networks, {cores} convolutions by tensor cores");
+    assert!(done * 2 > count && cores * 3 > count, "{done} of {count} went in bands, {cores} convolutions by tensor cores");
 }
 
 #[test]

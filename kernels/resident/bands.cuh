@@ -92,6 +92,16 @@ struct BandRead {
     if (row >= int(B::rows)) return halo[plane * kHaloPlane + (u32(row) - B::rows + B::before) * B::columns + column];
     return own[plane * B::plane_pitch + u32(row) * B::row_pitch + column];
   }
+  // Where it is in the first plane, and floats from plane to plane.
+  struct Place {
+    const float* first;
+    u32 pitch;
+  };
+  __device__ Place at(int row, u32 column) const {
+    constexpr u32 kHaloRows = B::before + B::behind;
+    if (row >= 0 && row < int(B::rows)) return {own + u32(row) * B::row_pitch + column, B::plane_pitch};
+    return {halo + (u32(row < 0 ? row : row - int(B::rows)) + B::before) * B::columns + column, kHaloRows * B::columns};
+  }
 };
 
 // Numbers of the model that lie beside each other, some at a time.
@@ -182,6 +192,125 @@ struct BandConv {
       for (u32 row = 0; row < kRows; ++row) {
         if (has && part / Lanes::kHalvings == row % kSame)
           Out::put(b, own_rows, own + o, row, column, apply<S::function>(sums[o][row] + bias, S::alpha));
+      }
+    }
+  }
+};
+
+// The same by tensor cores: 16 channels of the result are the rows of a product, 8 of its places the columns, and what is added up is
+// planes, eight at a time, place by place of the window. A float is what its 11 leading bits say and what they leave, and three products of
+// those parts make one: about 21 bits. What is infinite ends as no number.
+//
+// S: as above, without channels and splits; warps_rows, warps_columns (that share the channels and the places), warps_planes (that share the
+// planes, and add their sums up: at `sums`); weights (of each 16 channels, of each place of the window, of eight planes: four of a lane; then the
+// bias).
+template <class S>
+struct BandConvOnCores {
+  using Out = Band<typename S::Out>;
+  using In = BandRead<typename S::In>;
+  static constexpr u32 kPlaces = S::Out::rows * S::Out::columns, kTiles = (kPlaces + 7) / 8, kEights = S::planes / 8 / S::warps_planes;
+  static constexpr u32 kRows = S::outputs / 16 / S::warps_rows, kColumns = (kTiles + S::warps_columns - 1) / S::warps_columns;
+  static constexpr u32 kTaps = S::kernel_rows * S::kernel_columns, kWeights = S::planes * S::outputs * kTaps;
+  static constexpr bool kPads = S::before_columns > 0 ||
+      (S::Out::columns - 1) * S::stride_columns + (S::kernel_columns - 1) * S::dilation_columns - S::before_columns >= S::In::columns;
+
+  Numbers<S::is_kept> weights;
+  __device__ BandConvOnCores(const Block& b, const Turn& turn)
+      : weights(Numbers<S::is_kept>::template load<S::threads>(b, turn, S::weights, S::weights_kept, kWeights + S::outputs)) {}
+  __device__ static void arm(const Block& b) { Out::arm(b); }
+
+  __device__ bool run(const Block& b) const {
+    const u32 row = b.warp % S::warps_rows * kRows, column = b.warp / S::warps_rows % S::warps_columns;
+    const u32 part = b.warp / (S::warps_rows * S::warps_columns);
+    float sums[kRows][kColumns][4] = {};
+    add_up(b, row, column, part, sums);
+    if (S::warps_planes > 1) bring_together(b, part, sums);
+    const u32 own_rows = Out::rows_of(b.rank);
+    if (part == 0) {
+#pragma unroll
+      for (u32 i = 0; i < kRows; ++i) {
+        const u32 channel = 16 * (row + i) + b.lane / 4;
+        const float biases[2] = {weights[kWeights + channel], weights[kWeights + channel + 8]};
+#pragma unroll
+        for (u32 j = 0; j < kColumns; ++j) {
+#pragma unroll
+          for (u32 e = 0; e < 4; ++e) {
+            const u32 place = 8 * (column + j * S::warps_columns) + b.lane % 4 * 2 + e % 2;
+            if (place < kPlaces)
+              Out::put(b, own_rows, channel + e / 2 * 8, place / S::Out::columns, place % S::Out::columns,
+                       apply<S::function>(sums[i][j][e] + biases[e / 2], S::alpha));
+          }
+        }
+      }
+    }
+    return Out::template meet<S::threads>(b);
+  }
+
+ private:
+  __device__ void add_up(const Block& b, u32 row, u32 column, u32 part, float (&sums)[kRows][kColumns][4]) const {
+    const In in(b);
+#pragma unroll 1
+    for (u32 tap = 0; tap < kTaps; ++tap) {
+      const float* x[kColumns];
+      u32 pitch[kColumns];
+      bool inside[kColumns];
+#pragma unroll
+      for (u32 j = 0; j < kColumns; ++j) {
+        const u32 any = 8 * (column + j * S::warps_columns) + b.lane / 4, place = any < kPlaces ? any : 0;
+        const u32 at = place % S::Out::columns * S::stride_columns + tap % S::kernel_columns * S::dilation_columns - S::before_columns;
+        inside[j] = !kPads || at < S::In::columns;
+        const int in_row = int(place / S::Out::columns + tap / S::kernel_columns * S::dilation_rows) - int(S::before_rows);
+        const typename In::Place first = in.at(in_row, inside[j] ? at : 0);
+        pitch[j] = first.pitch, x[j] = first.first + (8 * part * kEights + b.lane % 4) * first.pitch;
+      }
+#pragma unroll(kEights % 2 == 0 ? 2 : 1)
+      for (u32 k = 0; k < kEights; ++k) {
+        Words4 high[kRows], low[kRows];
+#pragma unroll
+        for (u32 i = 0; i < kRows; ++i) {
+          float w[4];
+          some<4>(weights, (((row + i) * kTaps + tap) * (S::planes / 8) + part * kEights + k) * 128 + 4 * b.lane, w);
+          high[i] = {leading(w[0]), leading(w[1]), leading(w[2]), leading(w[3])};
+          low[i] = {w[0] - high[i].x, w[1] - high[i].y, w[2] - high[i].z, w[3] - high[i].w};
+        }
+#pragma unroll
+        for (u32 j = 0; j < kColumns; ++j) {
+          const float one = inside[j] ? x[j][0] : 0.f, other = inside[j] ? x[j][4 * pitch[j]] : 0.f;
+          x[j] += 8 * pitch[j];
+          const float one_high = leading(one), other_high = leading(other);
+#pragma unroll
+          for (u32 i = 0; i < kRows; ++i) {
+            multiply_floats(sums[i][j], low[i], one_high, other_high);
+            multiply_floats(sums[i][j], high[i], one - one_high, other - other_high);
+            multiply_floats(sums[i][j], high[i], one_high, other_high);
+          }
+        }
+      }
+    }
+  }
+  __device__ static float leading(float x) { return as_float(as_bits(x) & 0xffffe000); }
+
+  // The sums of the other parts of the planes, to those of the first.
+  __device__ static void bring_together(const Block& b, u32 part, float (&sums)[kRows][kColumns][4]) {
+    constexpr u32 kEach = 4 * kRows * kColumns, kWarps = S::warps_rows * S::warps_columns;
+    float* to = shared(S::sums) + (b.warp % kWarps * 32 + b.lane) * 4;
+    const auto at = [&](u32 of, u32 n) { return to + ((of - 1) * (kEach / 4) + n) * kWarps * 128; };
+    if (part > 0) {
+#pragma unroll
+      for (u32 n = 0; n < kEach / 4; ++n) {
+        const float(&four)[4] = sums[n / kColumns][n % kColumns];
+        *reinterpret_cast<Words4*>(at(part, n)) = {four[0], four[1], four[2], four[3]};
+      }
+    }
+    sync_block();
+    if (part > 0) return;
+#pragma unroll
+    for (u32 n = 0; n < kEach / 4; ++n) {
+#pragma unroll
+      for (u32 of = 1; of < S::warps_planes; ++of) {
+        const Words4 v = *reinterpret_cast<const Words4*>(at(of, n));
+        float(&four)[4] = sums[n / kColumns][n % kColumns];
+        four[0] += v.x, four[1] += v.y, four[2] += v.z, four[3] += v.w;
       }
     }
   }

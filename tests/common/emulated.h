@@ -308,6 +308,23 @@ inline void multiply_halves(float (&sums)[4], const Words4& rows, u32 low, u32 h
   }
   emulated::meet(warp.meeting, 32);
 }
+inline void multiply_floats(float (&sums)[4], const Words4& rows, float low, float high) {
+  auto& warp = emulated::warp();
+  const u32 lane = this_thread() % 32;
+  const auto leading = [](float x) { return as_float(as_bits(x) & 0xffffe000); };
+  warp.rows[lane] = {leading(rows.x), leading(rows.y), leading(rows.z), leading(rows.w)};
+  warp.columns[lane][0] = as_bits(leading(low)), warp.columns[lane][1] = as_bits(leading(high));
+  emulated::meet(warp.meeting, 32);
+  for (u32 j = 0; j < 4; ++j) {
+    const u32 row = lane / 4, column = lane % 4 * 2 + j % 2;
+    for (u32 k = 0; k < 8; ++k) {
+      const Words4& of = warp.rows[row * 4 + k % 4];
+      const float a = k < 4 ? (j < 2 ? of.x : of.y) : (j < 2 ? of.z : of.w);
+      sums[j] += a * as_float(warp.columns[column * 4 + k % 4][k / 4]);
+    }
+  }
+  emulated::meet(warp.meeting, 32);
+}
 inline float scaled(float x, float mean, float std) { return (x - mean) / std; }
 inline float power_of_two(float x) { return exp2f(x); }
 inline float reciprocal(float x) { return 1.f / x; }

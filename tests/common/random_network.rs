@@ -345,13 +345,13 @@ impl Growing {
         let (planes, rows, columns) = (random.pick(&[1, 1, 3]), random.of(9, 40), random.of(2, 9));
         let count = planes * rows * columns;
         let mut growing = Self::new(random.next(), &[1, planes, rows, columns]);
-        growing.banded_conv(random.of(1, 9), [1, random.of(1, 2)], 1, random.of(1, 2));
+        growing.banded_conv(random.pick(&[1, 3, 7, 8, 9, 16]), [1, random.of(1, 2)], 1, random.of(1, 2));
         for _ in 0..random.of(0, 2) {
             growing.activation();
-            growing.banded_conv(random.pick(&[2, 4, 5, 8]), [random.of(1, 4), 1], random.of(1, 2), 1);
+            growing.banded_conv(random.pick(&[2, 4, 5, 8, 16, 32]), [random.of(1, 4), 1], random.of(1, 2), 1);
         }
         let all = growing.shape[3];
-        growing.banded_conv(random.pick(&[4, 6, 8]), [1, all], 1, 1);
+        growing.banded_conv(random.pick(&[4, 6, 8, 16]), [1, all], 1, 1);
         let (trunk, shape) = (growing.last.clone(), growing.shape.clone());
         let mut branches = Vec::new();
         for _ in 0..random.of(1, 3) {
@@ -359,7 +359,7 @@ impl Growing {
             growing.shape.clone_from(&shape);
             match random.of(0, 2) {
                 0 => growing.banded_pool(random.of(1, 3)),
-                _ => growing.banded_conv(4, [1, 1], 1, 1),
+                _ => growing.banded_conv(random.pick(&[4, 16, 64]), [1, 1], 1, 1),
             }
             growing.banded_conv(4 * random.of(1, 4), [random.of(1, 3), 1], 1, 1);
             branches.push((growing.last.clone(), growing.shape[1]));

@@ -15,6 +15,8 @@ pub(super) const THREADS: u32 = 256;
 /// Sums that a thread has of a convolution.
 const SUMS: u32 = 28;
 const LANES: u32 = 32;
+/// Of 16 channels and 8 places, of which a warp has the sums.
+const MOST_TILES: u32 = 10;
 
 /// What lies in bands.
 #[derive(Debug, Clone)]
@@ -305,7 +307,55 @@ impl Plan<'_> {
         Ok(format!("  struct In {{\n{}  }};\n", numbers.0))
     }
 
+    /// The same by tensor cores, where they can.
+    fn band_conv_on_cores(&mut self, conv: &Conv, stage: &Stage, of: Cores) -> Result<()> {
+        let (from, into) = (stage.reads[0], stage.writes);
+        let input = self.band_in(from)?;
+        let out = self.band_out(into)?;
+        let (shape, rows) = (self.bands().shape(into), self.bands().rows);
+        let Sliding { channels: planes, kernel: [kernel_rows, kernel_columns], .. } = conv.sliding;
+        let taps = kernel_rows * kernel_columns;
+        // Of a lane the numbers t and t + 4 of rows g and g + 8.
+        let weights = (0..conv.weights.len()).map(|place| {
+            let (eights, lane, e) = (place / 128, place % 128 / 4, place % 4);
+            let (tile, tap, eight) = (eights / (planes / 8) / taps, eights / (planes / 8) % taps, eights % (planes / 8));
+            let (output, plane) = (tile * 16 + lane / 4 + e % 2 * 8, eight * 8 + lane % 4 + e / 2 * 4);
+            conv.weights[(output * planes + plane) * taps + tap]
+        });
+        let bias = conv.bias.iter().flat_map(|bias| bias.iter().copied());
+        let weights = weights.chain(bias).chain(no_bias(conv.bias.as_deref(), conv.outputs)).collect::<Vec<_>>();
+        let weights = self.constant(weights);
+        let kept = self.numbers_of_block((conv.weights.len() + conv.outputs) as u32);
+        let sums = self.room(of.sums_bytes(conv.outputs as u32, rows * shape.columns));
+        let Cores { warps_rows, warps_columns, warps_planes } = of;
+        let numbers = sliding(Numbers::default().int("threads", self.threads), &conv.sliding)
+            .text(&out)
+            .text(&input)
+            .int("planes", planes)
+            .int("outputs", conv.outputs)
+            .int("warps_rows", warps_rows)
+            .int("warps_columns", warps_columns)
+            .int("warps_planes", warps_planes)
+            .int("sums", sums)
+            .int("weights", weights)
+            .text(&kept)
+            .function(conv.activation);
+        let note = format!(
+            "conv {kernel_rows}x{kernel_columns}, {planes} to {} channels, {rows} rows of {} a block, {warps_rows} by {warps_columns} by \
+             {warps_planes} warps{}",
+            conv.outputs,
+            shape.columns,
+            halo_of(shape)
+        );
+        self.step("BandConvOnCores", numbers, true, false, note);
+        Ok(())
+    }
+
     fn band_conv(&mut self, conv: &Conv, stage: &Stage) -> Result<()> {
+        let places = self.bands().shape(stage.writes).columns * self.bands().rows;
+        if let Some(cores) = Cores::of(conv, places, self.threads) {
+            return self.band_conv_on_cores(conv, stage, cores);
+        }
         let (from, into) = (stage.reads[0], stage.writes);
         let input = self.band_in(from)?;
         let out = self.band_out(into)?;
@@ -418,6 +468,54 @@ impl Plan<'_> {
         let numbers = numbers.int("words", words).int("barriers", of_words);
         self.step("BandRowsMeet", numbers, true, false, "block 0 waits for all rows".into());
         Ok(to)
+    }
+}
+
+/// How warps share a convolution by tensor cores: its channels, the places of its result, the planes of its input.
+#[derive(Clone, Copy)]
+struct Cores {
+    warps_rows: u32,
+    warps_columns: u32,
+    warps_planes: u32,
+}
+
+impl Cores {
+    /// The fewest products for one warp; `None` where channels and planes are not whole tiles.
+    fn of(conv: &Conv, places: u32, threads: u32) -> Option<Self> {
+        let (planes, outputs, warps) = (conv.sliding.channels as u32, conv.outputs as u32, threads / 32);
+        if !planes.is_multiple_of(8) || !outputs.is_multiple_of(16) || !warps.is_power_of_two() || conv.groups != 1 {
+            return None;
+        }
+        let powers = || (0..=warps.ilog2()).map(|power| 1 << power);
+        let all = powers().flat_map(|warps_rows| powers().map(move |warps_columns| (warps_rows, warps_columns)));
+        let all = all.filter(|(rows, columns)| rows * columns <= warps).map(|(warps_rows, warps_columns)| Self {
+            warps_rows,
+            warps_columns,
+            warps_planes: warps / (warps_rows * warps_columns),
+        });
+        let fits = |of: &Self| {
+            (outputs / 16).is_multiple_of(of.warps_rows)
+                && (planes / 8).is_multiple_of(of.warps_planes)
+                && of.tiles(outputs, places).iter().product::<u32>() <= MOST_TILES
+        };
+        let cost = |of: &Self| {
+            let [rows, columns] = of.tiles(outputs, places);
+            // Loading and taking apart, three products of each pair, and what is added up in the end.
+            let step = 9 * rows + 8 * columns + 3 * rows * columns;
+            let taps = conv.sliding.kernel.iter().product::<usize>() as u32;
+            step * (planes / 8 / of.warps_planes) * taps + 20 * rows * columns * (of.warps_planes - 1)
+        };
+        all.filter(fits).min_by_key(cost)
+    }
+
+    /// Of a warp.
+    fn tiles(self, outputs: u32, places: u32) -> [u32; 2] {
+        [outputs / 16 / self.warps_rows, places.div_ceil(8).div_ceil(self.warps_columns)]
+    }
+
+    fn sums_bytes(self, outputs: u32, places: u32) -> u32 {
+        let tiles: u32 = self.tiles(outputs, places).iter().product();
+        (self.warps_planes - 1) * tiles * self.warps_rows * self.warps_columns * 128 * 4
     }
 }
 
