@@ -202,8 +202,8 @@ struct BandConv {
 // those parts make one: about 21 bits. What is infinite ends as no number.
 //
 // S: as above, without channels and splits; warps_rows, warps_columns (that share the channels and the places), warps_planes (that share the
-// planes, and add their sums up: at `sums`); weights (of each 16 channels, of each place of the window, of eight planes: four of a lane; then the
-// bias).
+// planes, and add their sums up: at `sums`); weights (of each 16 channels, of each part of the planes, of each place of the window, of eight
+// planes: four of a lane; then the bias).
 template <class S>
 struct BandConvOnCores {
   using Out = Band<typename S::Out>;
@@ -247,32 +247,50 @@ struct BandConvOnCores {
   }
 
  private:
+  // Eight planes at one place of the window: a step. What is wanted of the weights is on its way some steps before, for it may come from the
+  // cache of the whole GPU.
+  static constexpr u32 kSteps = kTaps * kEights, kAhead = 4;
+  __device__ void load(const Block& b, u32 row, u32 part, u32 step, Words4 (&to)[kRows]) const {
+#pragma unroll
+    for (u32 i = 0; i < kRows; ++i) {
+      float w[4];
+      some<4>(weights, (((row + i) * S::warps_planes + part) * kSteps + (step < kSteps ? step : 0)) * 128 + 4 * b.lane, w);
+      to[i] = {w[0], w[1], w[2], w[3]};
+    }
+  }
   __device__ void add_up(const Block& b, u32 row, u32 column, u32 part, float (&sums)[kRows][kColumns][4]) const {
     const In in(b);
-#pragma unroll 1
-    for (u32 tap = 0; tap < kTaps; ++tap) {
-      const float* x[kColumns];
-      u32 pitch[kColumns];
-      bool inside[kColumns];
+    Words4 coming[kAhead][kRows];
 #pragma unroll
-      for (u32 j = 0; j < kColumns; ++j) {
-        const u32 any = 8 * (column + j * S::warps_columns) + b.lane / 4, place = any < kPlaces ? any : 0;
-        const u32 at = place % S::Out::columns * S::stride_columns + tap % S::kernel_columns * S::dilation_columns - S::before_columns;
-        inside[j] = !kPads || at < S::In::columns;
-        const int in_row = int(place / S::Out::columns + tap / S::kernel_columns * S::dilation_rows) - int(S::before_rows);
-        const typename In::Place first = in.at(in_row, inside[j] ? at : 0);
-        pitch[j] = first.pitch, x[j] = first.first + (8 * part * kEights + b.lane % 4) * first.pitch;
-      }
-#pragma unroll(kEights % 2 == 0 ? 2 : 1)
-      for (u32 k = 0; k < kEights; ++k) {
+    for (u32 k = 0; k < kAhead; ++k) load(b, row, part, k, coming[k]);
+    const float* x[kColumns] = {};
+    u32 pitch[kColumns] = {};
+    bool inside[kColumns] = {};
+#pragma unroll 1
+    for (u32 first = 0; first < kSteps; first += kAhead) {
+#pragma unroll
+      for (u32 k = 0; k < kAhead; ++k) {
+        const u32 step = first + k, tap = step / kEights;
+        if (kSteps % kAhead != 0 && step >= kSteps) break;
+        if (step % kEights == 0) {
+#pragma unroll
+          for (u32 j = 0; j < kColumns; ++j) {
+            const u32 any = 8 * (column + j * S::warps_columns) + b.lane / 4, place = any < kPlaces ? any : 0;
+            const u32 at = place % S::Out::columns * S::stride_columns + tap % S::kernel_columns * S::dilation_columns - S::before_columns;
+            inside[j] = !kPads || at < S::In::columns;
+            const int in_row = int(place / S::Out::columns + tap / S::kernel_columns * S::dilation_rows) - int(S::before_rows);
+            const typename In::Place there = in.at(in_row, inside[j] ? at : 0);
+            pitch[j] = there.pitch, x[j] = there.first + (8 * part * kEights + b.lane % 4) * there.pitch;
+          }
+        }
         Words4 high[kRows], low[kRows];
 #pragma unroll
         for (u32 i = 0; i < kRows; ++i) {
-          float w[4];
-          some<4>(weights, (((row + i) * kTaps + tap) * (S::planes / 8) + part * kEights + k) * 128 + 4 * b.lane, w);
-          high[i] = {leading(w[0]), leading(w[1]), leading(w[2]), leading(w[3])};
-          low[i] = {w[0] - high[i].x, w[1] - high[i].y, w[2] - high[i].z, w[3] - high[i].w};
+          const Words4& w = coming[k][i];
+          high[i] = {leading(w.x), leading(w.y), leading(w.z), leading(w.w)};
+          low[i] = {w.x - high[i].x, w.y - high[i].y, w.z - high[i].z, w.w - high[i].w};
         }
+        load(b, row, part, step + kAhead, coming[k]);
 #pragma unroll
         for (u32 j = 0; j < kColumns; ++j) {
           const float one = inside[j] ? x[j][0] : 0.f, other = inside[j] ? x[j][4 * pitch[j]] : 0.f;

@@ -282,6 +282,13 @@ __device__ inline void multiply_halves(float (&sums)[4], const Words4& rows, u32
                : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
                : "r"(as_bits(rows.x)), "r"(as_bits(rows.y)), "r"(as_bits(rows.z)), "r"(as_bits(rows.w)), "r"(low), "r"(high));
 }
+// The same of 16 rows of 8 floats and 8 columns of as many: `rows` has of rows g and g + 8 number t, and then those 4 further on; `low` and
+// `high` have them of column g. Of each float the 11 leading bits count.
+__device__ inline void multiply_floats(float (&sums)[4], const Words4& rows, float low, float high) {
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+               : "r"(as_bits(rows.x)), "r"(as_bits(rows.y)), "r"(as_bits(rows.z)), "r"(as_bits(rows.w)), "r"(as_bits(low)), "r"(as_bits(high)));
+}
 // Rounded to nearest, never contracted: Normalizer::apply has the same bits.
 __device__ inline float scaled(float x, float mean, float std) { return __fdiv_rn(__fsub_rn(x, mean), std); }
 __device__ inline float sum(float a, float b) { return __fadd_rn(a, b); }
@@ -297,12 +304,6 @@ __device__ inline float reciprocal(float x) {
   float y;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
-// The same of 16 rows of 8 floats and 8 columns of as many: `rows` has of rows g and g + 8 number t, and then those 4 further on; `low` and
-// `high` have them of column g. Of each float the 11 leading bits count.
-__device__ inline void multiply_floats(float (&sums)[4], const Words4& rows, float low, float high) {
-  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-               : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-               : "r"(as_bits(rows.x)), "r"(as_bits(rows.y)), "r"(as_bits(rows.z)), "r"(as_bits(rows.w)), "r"(as_bits(low)), "r"(as_bits(high)));
 }
 
 #endif  // TICKRT_EMULATED

@@ -318,8 +318,11 @@ impl Plan<'_> {
         // Of a lane the numbers t and t + 4 of rows g and g + 8.
         let weights = (0..conv.weights.len()).map(|place| {
             let (eights, lane, e) = (place / 128, place % 128 / 4, place % 4);
-            let (tile, tap, eight) = (eights / (planes / 8) / taps, eights / (planes / 8) % taps, eights % (planes / 8));
-            let (output, plane) = (tile * 16 + lane / 4 + e % 2 * 8, eight * 8 + lane % 4 + e / 2 * 4);
+            // Of a part, then of a tile of channels.
+            let (each, parts) = (planes / 8 / of.warps_planes as usize, of.warps_planes as usize);
+            let (tile, part, tap, eight) =
+                (eights / (each * taps * parts), eights / (each * taps) % parts, eights / each % taps, eights % each);
+            let (output, plane) = (tile * 16 + lane / 4 + e % 2 * 8, (part * each + eight) * 8 + lane % 4 + e / 2 * 4);
             conv.weights[(output * planes + plane) * taps + tap]
         });
         let bias = conv.bias.iter().flat_map(|bias| bias.iter().copied());
