@@ -197,59 +197,56 @@ struct BandConv {
   }
 };
 
-// The same by tensor cores: 16 channels of the result are the rows of a product, 8 of its places the columns, and what is added up is
-// planes, eight at a time, place by place of the window. A float is what its 11 leading bits say and what they leave, and three products of
-// those parts make one: about 21 bits. What is infinite ends as no number.
+// Sums of a convolution that moves by one row, or of a matrix over rows, by tensor cores: 16 channels of the result are the rows of a
+// product, 8 of its places the columns, and what is added up is planes, eight at a time, place by place of the window. A float is what its 11
+// leading bits say and what they leave, and three products of those parts make one: about 21 bits. What is infinite ends as no number.
 //
-// S: as above, without channels and splits; warps_rows, warps_columns (that share the channels and the places), warps_planes (that share the
-// planes, and add their sums up: at `sums`); weights (of each 16 channels, of each part of the planes, of each place of the window, of eight
-// planes: four of a lane; then the bias).
+// S: threads; In (a BandRead); result_rows, result_columns; planes, kernel_rows, ..., as above; outputs; warps_rows, warps_columns (that share
+// the channels and the places), warps_planes (that share the planes, and add their sums up: at `sums`); ahead (steps by which weights are on
+// their way before they are wanted); weights (of each 16 channels, of each part of the planes, of each place of the window, of eight planes: four
+// of a lane; then the bias), weights_kept, is_kept; function, alpha.
 template <class S>
-struct BandConvOnCores {
-  using Out = Band<typename S::Out>;
+struct BandSums {
   using In = BandRead<typename S::In>;
-  static constexpr u32 kPlaces = S::Out::rows * S::Out::columns, kTiles = (kPlaces + 7) / 8, kEights = S::planes / 8 / S::warps_planes;
+  static constexpr u32 kPlaces = S::result_rows * S::result_columns, kTiles = (kPlaces + 7) / 8, kEights = S::planes / 8 / S::warps_planes;
   static constexpr u32 kRows = S::outputs / 16 / S::warps_rows, kColumns = (kTiles + S::warps_columns - 1) / S::warps_columns;
   static constexpr u32 kTaps = S::kernel_rows * S::kernel_columns, kWeights = S::planes * S::outputs * kTaps;
   static constexpr bool kPads = S::before_columns > 0 ||
-      (S::Out::columns - 1) * S::stride_columns + (S::kernel_columns - 1) * S::dilation_columns - S::before_columns >= S::In::columns;
+      (S::result_columns - 1) * S::stride_columns + (S::kernel_columns - 1) * S::dilation_columns - S::before_columns >= S::In::columns;
 
   Numbers<S::is_kept> weights;
-  __device__ BandConvOnCores(const Block& b, const Turn& turn)
+  __device__ BandSums(const Block& b, const Turn& turn)
       : weights(Numbers<S::is_kept>::template load<S::threads>(b, turn, S::weights, S::weights_kept, kWeights + S::outputs)) {}
-  __device__ static void arm(const Block& b) { Out::arm(b); }
 
-  __device__ bool run(const Block& b) const {
+  // Each to `put(channel, row, column, x)`.
+  template <class Put>
+  __device__ void run(const Block& b, const Put& put) const {
     const u32 row = b.warp % S::warps_rows * kRows, column = b.warp / S::warps_rows % S::warps_columns;
     const u32 part = b.warp / (S::warps_rows * S::warps_columns);
     float sums[kRows][kColumns][4] = {};
     add_up(b, row, column, part, sums);
     if (S::warps_planes > 1) bring_together(b, part, sums);
-    const u32 own_rows = Out::rows_of(b.rank);
-    if (part == 0) {
+    if (part != 0) return;
 #pragma unroll
-      for (u32 i = 0; i < kRows; ++i) {
-        const u32 channel = 16 * (row + i) + b.lane / 4;
-        const float biases[2] = {weights[kWeights + channel], weights[kWeights + channel + 8]};
+    for (u32 i = 0; i < kRows; ++i) {
+      const u32 channel = 16 * (row + i) + b.lane / 4;
+      const float biases[2] = {weights[kWeights + channel], weights[kWeights + channel + 8]};
 #pragma unroll
-        for (u32 j = 0; j < kColumns; ++j) {
+      for (u32 j = 0; j < kColumns; ++j) {
 #pragma unroll
-          for (u32 e = 0; e < 4; ++e) {
-            const u32 place = 8 * (column + j * S::warps_columns) + b.lane % 4 * 2 + e % 2;
-            if (place < kPlaces)
-              Out::put(b, own_rows, channel + e / 2 * 8, place / S::Out::columns, place % S::Out::columns,
-                       apply<S::function>(sums[i][j][e] + biases[e / 2], S::alpha));
-          }
+        for (u32 e = 0; e < 4; ++e) {
+          const u32 place = 8 * (column + j * S::warps_columns) + b.lane % 4 * 2 + e % 2;
+          if (place < kPlaces)
+            put(channel + e / 2 * 8, place / S::result_columns, place % S::result_columns, apply<S::function>(sums[i][j][e] + biases[e / 2], S::alpha));
         }
       }
     }
-    return Out::template meet<S::threads>(b);
   }
 
  private:
   // Eight planes at one place of the window: a step. What is wanted of the weights is on its way some steps before, for it may come from the
   // cache of the whole GPU.
-  static constexpr u32 kSteps = kTaps * kEights, kAhead = 4;
+  static constexpr u32 kSteps = kTaps * kEights, kAhead = S::ahead;
   __device__ void load(const Block& b, u32 row, u32 part, u32 step, Words4 (&to)[kRows]) const {
 #pragma unroll
     for (u32 i = 0; i < kRows; ++i) {
@@ -260,6 +257,8 @@ struct BandConvOnCores {
   }
   __device__ void add_up(const Block& b, u32 row, u32 column, u32 part, float (&sums)[kRows][kColumns][4]) const {
     const In in(b);
+    constexpr u32 kChains = kRows * kColumns < 4 ? 3 : 1;
+    float apart[kChains][kRows][kColumns][4] = {};
     Words4 coming[kAhead][kRows];
 #pragma unroll
     for (u32 k = 0; k < kAhead; ++k) load(b, row, part, k, coming[k]);
@@ -276,9 +275,9 @@ struct BandConvOnCores {
 #pragma unroll
           for (u32 j = 0; j < kColumns; ++j) {
             const u32 any = 8 * (column + j * S::warps_columns) + b.lane / 4, place = any < kPlaces ? any : 0;
-            const u32 at = place % S::Out::columns * S::stride_columns + tap % S::kernel_columns * S::dilation_columns - S::before_columns;
+            const u32 at = place % S::result_columns * S::stride_columns + tap % S::kernel_columns * S::dilation_columns - S::before_columns;
             inside[j] = !kPads || at < S::In::columns;
-            const int in_row = int(place / S::Out::columns + tap / S::kernel_columns * S::dilation_rows) - int(S::before_rows);
+            const int in_row = int(place / S::result_columns + tap / S::kernel_columns * S::dilation_rows) - int(S::before_rows);
             const typename In::Place there = in.at(in_row, inside[j] ? at : 0);
             pitch[j] = there.pitch, x[j] = there.first + (8 * part * kEights + b.lane % 4) * there.pitch;
           }
@@ -291,19 +290,32 @@ struct BandConvOnCores {
           low[i] = {w.x - high[i].x, w.y - high[i].y, w.z - high[i].z, w.w - high[i].w};
         }
         load(b, row, part, step + kAhead, coming[k]);
+        float x_high[kColumns][2], x_low[kColumns][2];
 #pragma unroll
         for (u32 j = 0; j < kColumns; ++j) {
-          const float one = inside[j] ? x[j][0] : 0.f, other = inside[j] ? x[j][4 * pitch[j]] : 0.f;
+          const float of[2] = {inside[j] ? x[j][0] : 0.f, inside[j] ? x[j][4 * pitch[j]] : 0.f};
           x[j] += 8 * pitch[j];
-          const float one_high = leading(one), other_high = leading(other);
 #pragma unroll
-          for (u32 i = 0; i < kRows; ++i) {
-            multiply_floats(sums[i][j], low[i], one_high, other_high);
-            multiply_floats(sums[i][j], high[i], one - one_high, other - other_high);
-            multiply_floats(sums[i][j], high[i], one_high, other_high);
+          for (u32 e = 0; e < 2; ++e) x_high[j][e] = leading(of[e]), x_low[j][e] = of[e] - x_high[j][e];
+        }
+        // A product waits for the one before it that adds to the same sum: those lie as far apart as can be.
+#pragma unroll
+        for (u32 product = 0; product < 3; ++product) {
+#pragma unroll
+          for (u32 j = 0; j < kColumns; ++j) {
+            const float(&of)[2] = product == 1 ? x_low[j] : x_high[j];
+#pragma unroll
+            for (u32 i = 0; i < kRows; ++i)
+              multiply_floats(apart[product % kChains][i][j], product == 0 ? low[i] : high[i], of[0], of[1]);
           }
         }
       }
+    }
+#pragma unroll
+    for (u32 n = 0; n < kRows * kColumns * 4; ++n) {
+      float& sum = sums[n / 4 / kColumns][n / 4 % kColumns][n % 4];
+#pragma unroll
+      for (u32 chain = 0; chain < kChains; ++chain) sum += apart[chain][n / 4 / kColumns][n / 4 % kColumns][n % 4];
     }
   }
   __device__ static float leading(float x) { return as_float(as_bits(x) & 0xffffe000); }
@@ -331,6 +343,20 @@ struct BandConvOnCores {
         four[0] += v.x, four[1] += v.y, four[2] += v.z, four[3] += v.w;
       }
     }
+  }
+};
+
+// A convolution of those. S: as above, and Out (a Band).
+template <class S>
+struct BandConvOnCores {
+  using Out = Band<typename S::Out>;
+  BandSums<S> sums;
+  __device__ BandConvOnCores(const Block& b, const Turn& turn) : sums(b, turn) {}
+  __device__ static void arm(const Block& b) { Out::arm(b); }
+  __device__ bool run(const Block& b) const {
+    const u32 own_rows = Out::rows_of(b.rank);
+    sums.run(b, [&](u32 channel, u32 row, u32 column, float x) { Out::put(b, own_rows, channel, row, column, x); });
+    return Out::template meet<S::threads>(b);
   }
 };
 
@@ -377,14 +403,11 @@ struct BandPool {
 // Each row of a band of one column times a matrix; the results go to block 0's part of the device's memory. Before that block 0 has said
 // that it has begun the call, and so is through with the rows of the one before.
 //
-// S: threads, blocks; In (row_pitch is a multiple of 4 and plane_pitch 1: a row's planes lie beside each other),
-// height, rows; inputs4 (fours of planes), outputs, parts (lanes that share a row's planes), each (outputs of a thread); weights (of a
-// thread: fours of its outputs), bias; to (in block 0's part); said (a word: by copy), barriers.
+// S: as BandSums, and blocks, height; to (in block 0's part); said (a word: by copy), barriers.
 template <class S>
 struct BandRows {
-  static constexpr u32 kColumns = S::threads / S::parts, kFours = S::inputs4 / S::parts;
-
-  __device__ BandRows(const Block&, const Turn&) {}
+  BandSums<S> sums;
+  __device__ BandRows(const Block& b, const Turn& turn) : sums(b, turn) {}
   __device__ static void arm(const Block& b) {
     if (b.rank != 0 && b.thread == 0) expect(S::barriers, 4), expect(S::barriers + 8, 4);
   }
@@ -393,55 +416,12 @@ struct BandRows {
     if (b.rank == 0 && b.thread > 0 && b.thread < S::blocks)
       send(peer(b.thread), S::said + 4 * b.copy(), S::barriers + 8 * b.copy(), 0.f);
     if (b.rank != 0 && sync_block_or(!wait(b, S::barriers, 4))) return false;
-    multiply(b, turn);
+    float* to = reinterpret_cast<float*>(turn.state + S::to) + b.rank * S::result_rows * S::outputs;
+    sums.run(b, [&](u32 output, u32 row, u32, float x) {
+      if (b.rank * S::result_rows + row < S::height) to[row * S::outputs + output] = x;
+    });
     sync_block();
     return true;
-  }
-
- private:
-  static constexpr u32 kAhead = kFours % 4 == 0 ? 4 : kFours % 3 == 0 ? 3 : 1;
-  __device__ static void load(const Block& b, const Turn& turn, u32 k, Words4 (&to)[S::each]) {
-#pragma unroll
-    for (u32 i = 0; i < S::each; ++i)
-      to[i] = constant4_ahead(turn.constants + S::weights + 16ull * ((k * S::each + i) * S::threads + b.thread));
-  }
-  __device__ static void multiply(const Block& b, const Turn& turn) {
-    const u32 part = b.thread % S::parts, column = b.thread / S::parts;
-    const Words4* rows = reinterpret_cast<const Words4*>(S::In::own_of(b)) + part;
-    float sums[S::each][S::rows] = {};
-    // The weights come from the cache of the whole GPU: some are on their way all the time.
-    Words4 coming[kAhead][S::each];
-#pragma unroll
-    for (u32 k = 0; k < kAhead; ++k) load(b, turn, k, coming[k]);
-#pragma unroll(kAhead)
-    for (u32 k = 0; k < kFours; ++k) {
-      Words4 w[S::each];
-#pragma unroll
-      for (u32 i = 0; i < S::each; ++i) w[i] = coming[k % kAhead][i];
-      load(b, turn, k + kAhead < kFours ? k + kAhead : k, coming[k % kAhead]);
-#pragma unroll
-      for (u32 r = 0; r < S::rows; ++r) {
-        const Words4 x = rows[r * (S::In::row_pitch / 4) + k * S::parts];
-#pragma unroll
-        for (u32 i = 0; i < S::each; ++i) {
-          sums[i][r] = fmaf(w[i].x, x.x, sums[i][r]), sums[i][r] = fmaf(w[i].y, x.y, sums[i][r]);
-          sums[i][r] = fmaf(w[i].z, x.z, sums[i][r]), sums[i][r] = fmaf(w[i].w, x.w, sums[i][r]);
-        }
-      }
-    }
-    float* to = reinterpret_cast<float*>(turn.state + S::to);
-#pragma unroll
-    for (u32 i = 0; i < S::each; ++i) {
-      const u32 output = column + i * kColumns;
-      const float bias = output < S::outputs ? constant(turn.constants + S::bias + 4ull * output) : 0.f;
-#pragma unroll
-      for (u32 r = 0; r < S::rows; ++r) {
-#pragma unroll
-        for (u32 mask = 1; mask < S::parts; mask *= 2) sums[i][r] += across_lanes(sums[i][r], mask);
-        const u32 row = b.rank * S::rows + r;
-        if (part == r % S::parts && output < S::outputs && row < S::height) to[row * S::outputs + output] = sums[i][r] + bias;
-      }
-    }
   }
 };
 

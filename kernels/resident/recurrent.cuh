@@ -47,7 +47,7 @@ __device__ float of_gate(const Block& b, const float (&a)[4]) {
 
 // S: threads, blocks, steps, inputs, units, gru; each (units of a block), lanes (of a unit: 4 to 32, or 2 in one block); in, in_bytes; pads, padded (where rows
 // are copied to, each a whole number of vectors); tile (steps whose rows a thread multiplies at a time); alone (block 0 has all units,
-// and the others go on), is_projected (the rows have been multiplied, by all blocks: BandRows); projected
+// and the others go on), is_projected (the rows have been multiplied, by all blocks: BandRows; row_pitch floats from one to the next); projected
 // (where rows times weights go), projected_in_state; half (weights are in half precision); row_weights (of a block: fours of inputs, then four rows of each unit),
 // row_weights_each, row_where, row_kept; weights (of a thread, of its unit: gate by gate), weights_each, where, kept,
 // loads_late (in each call anew: nothing of it is kept while an answer is waited for); bias (units times: four of the
@@ -56,7 +56,7 @@ __device__ float of_gate(const Block& b, const float (&a)[4]) {
 // out_in_state.
 template <class S>
 struct Recurrent {
-  static constexpr u32 kRows = 4 * S::each, kInput4 = (S::inputs + 3) / 4;
+  static constexpr u32 kRows = 4 * S::each, kPitch = S::is_projected ? S::row_pitch : kRows, kInput4 = (S::inputs + 3) / 4;
   static constexpr u32 kState4 = S::state_bytes / 16 / S::lanes;
   static constexpr u32 kGroups = S::threads / S::lanes, kUnits = (S::each + kGroups - 1) / kGroups;
   // Threads that have units, whole warps of them.
@@ -172,7 +172,7 @@ struct Recurrent {
     const Words4* read = reinterpret_cast<const Words4*>(shared(S::state)) + b.thread % 2;
     float* write = shared(S::state) + unit;
     const float* row = projected(b) + 4 * unit;
-    const float* const last = row + (S::steps - 1) * kRows;
+    const float* const last = row + (S::steps - 1) * kPitch;
     // A row of the device's memory is on its way a step before it is wanted.
     Words4 next{};
     if (S::is_projected) next = load_words4(row);
@@ -183,7 +183,7 @@ struct Recurrent {
     sync_threads<kActive>();
     const auto step = [&](u32 from, u32 into) {
       const Words4 of_row = S::is_projected ? next : *reinterpret_cast<const Words4*>(row);
-      if (row < last) row += kRows;
+      if (row < last) row += kPitch;
       if (S::is_projected) next = load_words4(row);
       one_step(b, weights, read + from / 4, of_row, h, c);
       if (writes) {

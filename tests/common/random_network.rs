@@ -361,7 +361,7 @@ impl Growing {
                 0 => growing.banded_pool(random.of(1, 3)),
                 _ => growing.banded_conv(random.pick(&[4, 16, 64]), [1, 1], 1, 1),
             }
-            growing.banded_conv(4 * random.of(1, 4), [random.of(1, 3), 1], 1, 1);
+            growing.banded_conv(8 * random.of(1, 3), [random.of(1, 3), 1], 1, 1);
             branches.push((growing.last.clone(), growing.shape[1]));
         }
         if branches.len() == 3 && random.chance() {

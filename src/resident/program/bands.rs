@@ -4,8 +4,9 @@
 
 use super::numbers::Numbers;
 use super::plan::{Plan, Whole};
-use super::recurrent::weights_in_pairs;
+use super::recurrent::{biases, weights_in_pairs};
 use super::stages::{no_bias, sliding};
+use super::unsupported;
 use crate::error::Result;
 use crate::resident::network::{Conv, Emit, Network, Operation, Pool, PoolKind, Recurrent, Sliding, Stage, ValueId};
 
@@ -98,7 +99,7 @@ impl Bands {
         let outputs = network.outputs.iter().any(|id| bands.values[id.0].is_some() || turned[id.0].is_some());
         let shapes = || bands.values.iter().flatten();
         let beside =
-            shapes().all(|shape| shape.before.max(shape.behind) <= rows && (!shape.by_row || shape.planes % 4 == 0));
+            shapes().all(|shape| shape.before.max(shape.behind) <= rows && (!shape.by_row || shape.planes % 8 == 0));
         // Those of which others are part are sent when the parts are written, and the input by the host.
         let alone = |id: usize| bands.has_parts(ValueId(id)) || id == input.0;
         let halo = |shape: &Shape| shape.before + shape.behind > 0;
@@ -315,34 +316,14 @@ impl Plan<'_> {
         let (shape, rows) = (self.bands().shape(into), self.bands().rows);
         let Sliding { channels: planes, kernel: [kernel_rows, kernel_columns], .. } = conv.sliding;
         let taps = kernel_rows * kernel_columns;
-        // Of a lane the numbers t and t + 4 of rows g and g + 8.
-        let weights = (0..conv.weights.len()).map(|place| {
-            let (eights, lane, e) = (place / 128, place % 128 / 4, place % 4);
-            // Of a part, then of a tile of channels.
-            let (each, parts) = (planes / 8 / of.warps_planes as usize, of.warps_planes as usize);
-            let (tile, part, tap, eight) =
-                (eights / (each * taps * parts), eights / (each * taps) % parts, eights / each % taps, eights % each);
-            let (output, plane) = (tile * 16 + lane / 4 + e % 2 * 8, (part * each + eight) * 8 + lane % 4 + e / 2 * 4);
-            conv.weights[(output * planes + plane) * taps + tap]
-        });
-        let bias = conv.bias.iter().flat_map(|bias| bias.iter().copied());
-        let weights = weights.chain(bias).chain(no_bias(conv.bias.as_deref(), conv.outputs)).collect::<Vec<_>>();
-        let weights = self.constant(weights);
-        let kept = self.numbers_of_block((conv.weights.len() + conv.outputs) as u32);
-        let sums = self.room(of.sums_bytes(conv.outputs as u32, rows * shape.columns));
+        let weight = |output: usize, plane: usize, tap: usize| conv.weights[(output * planes + plane) * taps + tap];
+        let bias = match &conv.bias {
+            Some(bias) => bias.to_vec(),
+            None => vec![0.0; conv.outputs],
+        };
+        let sums = self.band_sums(of, [rows, shape.columns], [conv.outputs, planes, taps], &weight, &bias);
+        let numbers = sliding(sums, &conv.sliding).text(&out).text(&input).function(conv.activation);
         let Cores { warps_rows, warps_columns, warps_planes } = of;
-        let numbers = sliding(Numbers::default().int("threads", self.threads), &conv.sliding)
-            .text(&out)
-            .text(&input)
-            .int("planes", planes)
-            .int("outputs", conv.outputs)
-            .int("warps_rows", warps_rows)
-            .int("warps_columns", warps_columns)
-            .int("warps_planes", warps_planes)
-            .int("sums", sums)
-            .int("weights", weights)
-            .text(&kept)
-            .function(conv.activation);
         let note = format!(
             "conv {kernel_rows}x{kernel_columns}, {planes} to {} channels, {rows} rows of {} a block, {warps_rows} by {warps_columns} by \
              {warps_planes} warps{}",
@@ -354,9 +335,49 @@ impl Plan<'_> {
         Ok(())
     }
 
+    /// What `BandSums` is told: sums of `rows` times `columns` places, of so many outputs, planes and places of the window.
+    fn band_sums(
+        &mut self,
+        of: Cores,
+        [rows, columns]: [u32; 2],
+        [outputs, planes, taps]: [usize; 3],
+        weight: &dyn Fn(usize, usize, usize) -> f32,
+        bias: &[f32],
+    ) -> Numbers {
+        let (each, parts) = (planes / 8 / of.warps_planes as usize, of.warps_planes as usize);
+        let weights = (0..outputs * planes * taps).map(|place| {
+            // Of a lane the numbers t and t + 4 of rows g and g + 8; of eight planes, a place of the window, a part of the planes, a tile of outputs.
+            let (eights, lane, e) = (place / 128, place % 128 / 4, place % 4);
+            let (tile, part, tap, eight) =
+                (eights / (each * taps * parts), eights / (each * taps) % parts, eights / each % taps, eights % each);
+            let (output, plane) = (tile * 16 + lane / 4 + e % 2 * 8, (part * each + eight) * 8 + lane % 4 + e / 2 * 4);
+            weight(output, plane, tap)
+        });
+        let weights = weights.chain(bias.iter().copied()).collect::<Vec<_>>();
+        let count = weights.len() as u32;
+        let (weights, kept) = (self.constant(weights), self.numbers_of_block(count));
+        let sums = self.room(of.sums_bytes(outputs as u32, rows * columns));
+        let Cores { warps_rows, warps_columns, warps_planes } = of;
+        // Of few tiles more can be on its way.
+        let ahead = if of.tiles(outputs as u32, rows * columns).iter().product::<u32>() <= 2 { 8 } else { 4 };
+        Numbers::default()
+            .int("threads", self.threads)
+            .int("result_rows", rows)
+            .int("result_columns", columns)
+            .int("planes", planes)
+            .int("outputs", outputs)
+            .int("warps_rows", warps_rows)
+            .int("warps_columns", warps_columns)
+            .int("warps_planes", warps_planes)
+            .int("ahead", ahead)
+            .int("sums", sums)
+            .int("weights", weights)
+            .text(&kept)
+    }
+
     fn band_conv(&mut self, conv: &Conv, stage: &Stage) -> Result<()> {
         let places = self.bands().shape(stage.writes).columns * self.bands().rows;
-        if let Some(cores) = Cores::of(conv, places, self.threads) {
+        if let Some(cores) = Cores::of_conv(conv, places, self.threads) {
             return self.band_conv_on_cores(conv, stage, cores);
         }
         let (from, into) = (stage.reads[0], stage.writes);
@@ -424,47 +445,43 @@ impl Plan<'_> {
     }
 
     /// All rows times the weights of the network behind them, four of each unit; where they are in block 0's part of the device's memory.
-    pub(super) fn band_rows(&mut self, of: &Recurrent, gru: bool, from: ValueId, bias: u32) -> Result<u32> {
+    pub(super) fn band_rows(&mut self, of: &Recurrent, gru: bool, from: ValueId) -> Result<u32> {
         let input = self.band_in(from)?;
         let (threads, blocks) = (self.threads, self.blocks);
-        let (inputs4, outputs) = (of.inputs as u32 / 4, 4 * of.units as u32);
-        let parts = if inputs4.is_multiple_of(2) { 2 } else { 1 };
-        let columns = threads / parts;
-        let each = outputs.div_ceil(columns);
-        let gates = if gru { 3 } else { 4 };
-        let weight = |k: u32, i: u32, thread: u32, e: u32| {
-            let (output, input) = (thread / parts + i * columns, (k * parts + thread % parts) * 4 + e);
-            let (unit, gate) = ((output / 4) as usize, (output % 4) as usize);
-            let there = output < outputs && gate < gates;
-            if there { of.weights[(gate * of.units + unit) * of.inputs + input as usize] } else { 0.0 }
-        };
-        let mut all = Vec::new();
-        for k in 0..inputs4 / parts {
-            for i in 0..each {
-                all.extend((0..4 * threads).map(|place| weight(k, i, place / 4, place % 4)));
-            }
-        }
-        let weights = self.constant(all);
+        let (inputs, outputs) = (of.inputs, row_outputs(of));
         let (height, rows) = (self.bands().height, self.bands().rows);
-        let to = self.in_state(height * outputs * 4);
+        let cores = Cores::of([outputs as u32, inputs as u32, 1], rows, threads)
+            .ok_or_else(|| unsupported(format!("rows of {inputs} in bands")).expected("a multiple of 8"))?;
+        let gates = if gru { 3 } else { 4 };
+        let unit_of = |output: usize| Some((output / 4, output % 4)).filter(|&(unit, _)| unit < of.units);
+        let weight = |output: usize, input: usize, _: usize| match unit_of(output) {
+            Some((unit, gate)) if gate < gates => of.weights[(gate * of.units + unit) * inputs + input],
+            _ => 0.0,
+        };
+        let bias: Vec<f32> =
+            (0..outputs).map(|output| unit_of(output).map_or(0.0, |(unit, gate)| biases(of, gru, unit)[gate])).collect();
+        let sums = self.band_sums(cores, [rows, 1], [outputs, inputs, 1], &weight, &bias);
+        let to = self.in_state(height * outputs as u32 * 4);
         let (words, said) = (self.room(2 * 4 * blocks), self.room(16));
         let (barriers, of_words) = (self.barriers()?, self.barriers()?);
         self.hears(blocks);
-        let numbers = Numbers::default()
-            .int("threads", threads)
-            .int("blocks", blocks)
+        let numbers = sums
             .text(&input)
+            .int("blocks", blocks)
             .int("height", height)
-            .int("rows", rows)
-            .int("inputs4", inputs4)
-            .int("outputs", outputs)
-            .int("parts", parts)
-            .int("each", each)
-            .int("weights", weights)
-            .int("bias", bias)
             .int("to", to)
             .int("said", said)
             .int("barriers", barriers);
+        let one_by_one = Sliding {
+            channels: inputs,
+            size: [height as usize, 1],
+            kernel: [1, 1],
+            strides: [1, 1],
+            dilations: [1, 1],
+            before: [0, 0],
+            behind: [0, 0],
+        };
+        let numbers = sliding(numbers, &one_by_one).function(None);
         let note = format!("{height} rows of {} to {outputs}, to block 0 through the device's memory", of.inputs);
         self.step("BandRows", numbers, true, true, note);
         let numbers = Numbers::default().int("threads", threads).int("blocks", blocks);
@@ -472,6 +489,11 @@ impl Plan<'_> {
         self.step("BandRowsMeet", numbers, true, false, "block 0 waits for all rows".into());
         Ok(to)
     }
+}
+
+/// Four rows of each unit, whole tiles of them.
+pub(super) fn row_outputs(of: &Recurrent) -> usize {
+    (4 * of.units).next_multiple_of(16)
 }
 
 /// How warps share a convolution by tensor cores: its channels, the places of its result, the planes of its input.
@@ -483,10 +505,16 @@ struct Cores {
 }
 
 impl Cores {
-    /// The fewest products for one warp; `None` where channels and planes are not whole tiles.
-    fn of(conv: &Conv, places: u32, threads: u32) -> Option<Self> {
-        let (planes, outputs, warps) = (conv.sliding.channels as u32, conv.outputs as u32, threads / 32);
-        if !planes.is_multiple_of(8) || !outputs.is_multiple_of(16) || !warps.is_power_of_two() || conv.groups != 1 {
+    fn of_conv(conv: &Conv, places: u32, threads: u32) -> Option<Self> {
+        let taps = conv.sliding.kernel.iter().product::<usize>() as u32;
+        let of = Self::of([conv.outputs as u32, conv.sliding.channels as u32, taps], places, threads);
+        of.filter(|_| conv.groups == 1)
+    }
+
+    /// The least work for one warp; `None` where outputs and planes are not whole tiles.
+    fn of([outputs, planes, taps]: [u32; 3], places: u32, threads: u32) -> Option<Self> {
+        let warps = threads / 32;
+        if !planes.is_multiple_of(8) || !outputs.is_multiple_of(16) || !warps.is_power_of_two() {
             return None;
         }
         let powers = || (0..=warps.ilog2()).map(|power| 1 << power);
@@ -505,7 +533,6 @@ impl Cores {
             let [rows, columns] = of.tiles(outputs, places);
             // Loading and taking apart, three products of each pair, and what is added up in the end.
             let step = 9 * rows + 8 * columns + 3 * rows * columns;
-            let taps = conv.sliding.kernel.iter().product::<usize>() as u32;
             step * (planes / 8 / of.warps_planes) * taps + 20 * rows * columns * (of.warps_planes - 1)
         };
         all.filter(fits).min_by_key(cost)

@@ -1,5 +1,6 @@
 //! LSTM and GRU: over a window, and its newest step.
 
+use super::bands::row_outputs;
 use super::numbers::Numbers;
 use super::plan::{IN_STATE, Plan, Whole};
 use super::stages::Matrix;
@@ -60,7 +61,7 @@ impl Plan<'_> {
         let projected_bytes = of.steps as u32 * rows * 4;
         let projected_in_state = alone || projected_bytes > PROJECTED;
         let projected = match band {
-            Some(band) => self.band_rows(of, gru, band, bias)?,
+            Some(band) => self.band_rows(of, gru, band)?,
             None if projected_in_state => self.in_state(projected_bytes),
             None => self.room(projected_bytes),
         };
@@ -101,6 +102,7 @@ impl Plan<'_> {
             .truth("loads_late", loads_late)
             .truth("alone", alone)
             .truth("is_projected", alone)
+            .int("row_pitch", row_outputs(of))
             .int("bias", bias)
             .int("initial", initial)
             .int("state", state)
