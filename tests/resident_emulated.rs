@@ -126,7 +126,7 @@ impl Emulated {
         let ends = Arc::new(AtomicBool::new(false));
         let (blocks, threads) = (program.blocks * program.clusters, program.threads);
         // As if calls lay in the device's memory, for every second size of grid.
-        let near = if program.clusters % 2 == 0 { INPUT_NEAR } else { 0 };
+        let near = if program.clusters.is_multiple_of(2) { INPUT_NEAR } else { 0 };
         let (theirs, ended) = (Arc::clone(&memory), Arc::clone(&ends));
         let turns = std::thread::spawn(move || {
             let turn = Turn {
@@ -600,7 +600,8 @@ fn streams_are_answered_by_grids_as_their_windows() {
     ] {
         let (network, normalizer) = stacked(is_lstm, sizes);
         let (blocks, threads) = (Some(blocks), Some(threads));
-        let options = Options { blocks, threads, weights: WeightType::F16, on_grid: true, stamps: true, ..Options::default() };
+        let options =
+            Options { blocks, threads, weights: WeightType::F16, on_grid: true, stamps: true, ..Options::default() };
         streams(&format!("{sizes:?}"), &network, &normalizer, options, 8, turn);
     }
 }
@@ -630,7 +631,8 @@ fn planes_in_bands_answer_as_the_plain_executor_does() {
         match program_with(&network, &normalizer, Hardware::H100, options) {
             Ok(program) => {
                 done += 1;
-                cores += program.notes.iter().filter(|note| note.ends_with("warps") || note.contains("warps,")).count() as u64;
+                cores += program.notes.iter().filter(|note| note.ends_with("warps") || note.contains("warps,")).count()
+                    as u64;
             }
             Err(error) => {
                 println!("{seed} on {blocks} blocks: {error}");
@@ -640,7 +642,10 @@ fn planes_in_bands_answer_as_the_plain_executor_does() {
         agrees(&format!("seed {seed}"), &network, &normalizer, options);
     }
     println!("{done} of {count} networks, {cores} convolutions by tensor cores");
-    assert!(done * 2 > count && cores * 3 > count, "{done} of {count} went in bands, {cores} convolutions by tensor cores");
+    assert!(
+        done * 2 > count && cores * 3 > count,
+        "{done} of {count} went in bands, {cores} convolutions by tensor cores"
+    );
 }
 
 #[test]

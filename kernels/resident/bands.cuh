@@ -244,15 +244,14 @@ struct BandSums {
   }
 
  private:
-  // Eight planes at one place of the window: a step. What is wanted of the weights is on its way some steps before, for it may come from the
-  // cache of the whole GPU.
-  static constexpr u32 kSteps = kTaps * kEights, kAhead = S::ahead;
+  // Eight planes at one place of the window: a step. Weights that come from the cache of the whole GPU are on their way some steps before they
+  // are wanted; others are loaded then, and the loop is as short as can be: instructions come from afar.
+  static constexpr u32 kSteps = kTaps * kEights, kAhead = S::is_kept ? 1 : S::ahead;
   __device__ void load(const Block& b, u32 row, u32 part, u32 step, Words4 (&to)[kRows]) const {
 #pragma unroll
     for (u32 i = 0; i < kRows; ++i) {
-      float w[4];
-      some<4>(weights, (((row + i) * S::warps_planes + part) * kSteps + (step < kSteps ? step : 0)) * 128 + 4 * b.lane, w);
-      to[i] = {w[0], w[1], w[2], w[3]};
+      const u32 at = (((row + i) * S::warps_planes + part) * kSteps + (step < kSteps ? step : 0)) * 128 + 4 * b.lane;
+      to[i] = S::is_kept ? *reinterpret_cast<const Words4*>(shared(weights.kept) + at) : constant4_ahead(weights.at + 4ull * at);
     }
   }
   __device__ void add_up(const Block& b, u32 row, u32 column, u32 part, float (&sums)[kRows][kColumns][4]) const {
@@ -261,7 +260,7 @@ struct BandSums {
     float apart[kChains][kRows][kColumns][4] = {};
     Words4 coming[kAhead][kRows];
 #pragma unroll
-    for (u32 k = 0; k < kAhead; ++k) load(b, row, part, k, coming[k]);
+    for (u32 k = 0; k < kAhead && kAhead > 1; ++k) load(b, row, part, k, coming[k]);
     const float* x[kColumns] = {};
     u32 pitch[kColumns] = {};
     bool inside[kColumns] = {};
@@ -282,6 +281,7 @@ struct BandSums {
             pitch[j] = there.pitch, x[j] = there.first + (8 * part * kEights + b.lane % 4) * there.pitch;
           }
         }
+        if (kAhead == 1) load(b, row, part, step, coming[k]);
         Words4 high[kRows], low[kRows];
 #pragma unroll
         for (u32 i = 0; i < kRows; ++i) {
@@ -289,7 +289,7 @@ struct BandSums {
           high[i] = {leading(w.x), leading(w.y), leading(w.z), leading(w.w)};
           low[i] = {w.x - high[i].x, w.y - high[i].y, w.z - high[i].z, w.w - high[i].w};
         }
-        load(b, row, part, step + kAhead, coming[k]);
+        if (kAhead > 1) load(b, row, part, step + kAhead, coming[k]);
         float x_high[kColumns][2], x_low[kColumns][2];
 #pragma unroll
         for (u32 j = 0; j < kColumns; ++j) {

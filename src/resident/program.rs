@@ -161,9 +161,9 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
         options.threads.unwrap_or(if few { 256 } else { 512 })
     };
     // Runs want room for shares that are laid out once more. Bands are for what does not fit otherwise.
-    let plain = sizes
-        .iter()
-        .flat_map(|&blocks| [true, false].map(|runs| Of { blocks, threads: threads(blocks), runs, bands: None, grid: None }));
+    let plain = sizes.iter().flat_map(|&blocks| {
+        [true, false].map(|runs| Of { blocks, threads: threads(blocks), runs, bands: None, grid: None })
+    });
     let mut most_first: Vec<u32> = sizes.iter().copied().filter(|&blocks| blocks > 1).collect();
     most_first.sort_by_key(|&blocks| Reverse(blocks));
     let in_bands = most_first.into_iter().filter_map(|blocks| {

@@ -16,6 +16,8 @@ pub(super) const THREADS: u32 = 256;
 /// Sums that a thread has of a convolution.
 const SUMS: u32 = 28;
 const LANES: u32 = 32;
+/// That a tensor core takes for 16 rows of 8 floats times 8 columns: what stages of deeplob took on an H100 (benches/probes/resident.md).
+const PRODUCT_CYCLES: u32 = 16;
 /// Of 16 channels and 8 places, of which a warp has the sums.
 const MOST_TILES: u32 = 10;
 
@@ -458,8 +460,9 @@ impl Plan<'_> {
             Some((unit, gate)) if gate < gates => of.weights[(gate * of.units + unit) * inputs + input],
             _ => 0.0,
         };
-        let bias: Vec<f32> =
-            (0..outputs).map(|output| unit_of(output).map_or(0.0, |(unit, gate)| biases(of, gru, unit)[gate])).collect();
+        let bias: Vec<f32> = (0..outputs)
+            .map(|output| unit_of(output).map_or(0.0, |(unit, gate)| biases(of, gru, unit)[gate]))
+            .collect();
         let sums = self.band_sums(cores, [rows, 1], [outputs, inputs, 1], &weight, &bias);
         let to = self.in_state(height * outputs as u32 * 4);
         let (words, said) = (self.room(2 * 4 * blocks), self.room(16));
@@ -531,9 +534,14 @@ impl Cores {
         };
         let cost = |of: &Self| {
             let [rows, columns] = of.tiles(outputs, places);
-            // Loading and taking apart, three products of each pair, and what is added up in the end.
-            let step = 9 * rows + 8 * columns + 3 * rows * columns;
-            step * (planes / 8 / of.warps_planes) * taps + 20 * rows * columns * (of.warps_planes - 1)
+            let (eights, several) = (planes / 8 / of.warps_planes, u32::from(of.warps_planes > 1));
+            // Instructions of a step, of where its planes lie, of bringing parts together, and of writing what has been added up.
+            let (step, places) = (9 * rows + 13 * columns + 3 * rows * columns, 20 * columns);
+            let (parts, written) = (12 * rows * columns * several, 60 * rows * columns);
+            let multiplied = 3 * rows * columns * PRODUCT_CYCLES;
+            // A scheduler has two warps, and instructions come from afar.
+            let summed = taps * (eights * step.max(multiplied) + places);
+            2 * (summed + parts + written / (1 + several)) + 3 * (step + places + parts + written)
         };
         all.filter(fits).min_by_key(cost)
     }

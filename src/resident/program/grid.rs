@@ -89,7 +89,9 @@ impl<'network> Plan<'network> {
         let parts = self.room(self.parts() * 4 * UNITS * most * 4);
         let (row, from_row) = (self.units_of_device(layers[0].inputs as u32), self.share(network.inputs[0]));
         let sums = self.sums_behind(layers.len());
-        self.take_registers(layers.iter().map(|layer| self.state_words(layer).min(STATE_WORDS)).max().unwrap_or(0) + OTHER_REGISTERS);
+        self.take_registers(
+            layers.iter().map(|layer| self.state_words(layer).min(STATE_WORDS)).max().unwrap_or(0) + OTHER_REGISTERS,
+        );
         // Of the layers whose weights have the choice, the largest has the registers.
         let mut by_size: Vec<usize> = (0..layers.len()).collect();
         by_size.sort_by_key(|&number| Reverse(self.input_words(layers[number])));

@@ -30,7 +30,12 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(network: &Network, input: &Normalizer, semantics: Semantics, weights: WeightType) -> Result<Self> {
+    pub(super) fn new(
+        network: &Network,
+        input: &Normalizer,
+        semantics: Semantics,
+        weights: WeightType,
+    ) -> Result<Self> {
         let shape = &network.value(network.inputs[0]).shape;
         let steps = shape.first().copied().unwrap_or(1);
         if semantics != Semantics::Whole && steps < 2 {
@@ -67,7 +72,8 @@ impl Job {
             unsupported(got).expected("LSTM or GRU layers, one behind the other, the last one's newest output going on")
         };
         let shape = &network.value(network.inputs[0]).shape;
-        let layers = network.stages.iter().take_while(|stage| matches!(stage.operation, Operation::Recurrent(_))).count();
+        let layers =
+            network.stages.iter().take_while(|stage| matches!(stage.operation, Operation::Recurrent(_))).count();
         let (mut read, mut network) = (network.inputs[0], network.clone());
         let steps = shape.first().copied().unwrap_or(1);
         if layers == 0 || steps < 2 {

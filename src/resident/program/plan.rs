@@ -496,7 +496,9 @@ impl<'network> Plan<'network> {
         let (at_once, halves) = if self.in_halves() { (8, true) } else { (4, false) };
         let mut all = Vec::with_capacity((blocks * threads * self.words(count)) as usize);
         for block in 0..blocks {
-            for (load, thread) in (0..count.div_ceil(at_once)).flat_map(|load| (0..threads).map(move |thread| (load, thread))) {
+            for (load, thread) in
+                (0..count.div_ceil(at_once)).flat_map(|load| (0..threads).map(move |thread| (load, thread)))
+            {
                 let of = |n: u32| if n < count { weight(block, thread, n) } else { 0.0 };
                 let first = load * at_once;
                 if halves {

@@ -129,7 +129,13 @@ impl Plan<'_> {
     }
 
     /// By thread: of each of its units, gate by gate, the lane's share of the state's weights.
-    fn state_weights(&mut self, of: &Recurrent, [blocks, each, lanes]: [u32; 3], state4: u32, per_group: u32) -> Result<u32> {
+    fn state_weights(
+        &mut self,
+        of: &Recurrent,
+        [blocks, each, lanes]: [u32; 3],
+        state4: u32,
+        per_group: u32,
+    ) -> Result<u32> {
         let (threads, gates) = (self.threads, of.cell.gates() as u32);
         let weight = |block: u32, thread: u32, n: u32| {
             let (n, e) = (n / 4, n % 4);
