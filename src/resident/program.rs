@@ -173,12 +173,11 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
         let bands = Some(Bands::of(&job.network, blocks)?);
         Some(Of { blocks, threads: options.threads.unwrap_or(bands::THREADS), runs: false, bands, grid: None })
     });
+    let may_go_on_grid =
+        options.weights == WeightType::F16 && options.semantics == Semantics::Window && options.blocks.is_none();
+    let mut grid = may_go_on_grid.then(on_grid).and_then(Result::ok);
     let least = sizes.first().map_or(u64::MAX, |&blocks| guess::predicted_cycles(&job, blocks));
-    if options.weights == WeightType::F16
-        && options.semantics == Semantics::Window
-        && options.blocks.is_none()
-        && let Some(program) = on_grid().ok().filter(|program| program.predicted_cycles < least)
-    {
+    if let Some(program) = grid.take_if(|program| program.predicted_cycles < least) {
         return Ok(program);
     }
     let mut refused = None;
@@ -188,7 +187,7 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
             Err(error) => refused = Some(refused.unwrap_or(error)),
         }
     }
-    Err(refused.unwrap_or_else(|| unsupported("no block".into())))
+    grid.ok_or_else(|| refused.unwrap_or_else(|| unsupported("no block".into())))
 }
 
 /// Weights in half precision, on as many blocks as they take.
