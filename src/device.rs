@@ -166,6 +166,18 @@ impl Device {
         Ok(bytes.max(0) as u32)
     }
 
+    /// Its multiprocessors: 132 of an H100 SXM.
+    ///
+    /// # Errors
+    /// Those of CUDA.
+    pub fn multiprocessors(&self) -> Result<u32> {
+        let which = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        // SAFETY: the handle is the device's.
+        let count = unsafe { result::device::get_attribute(self.handle, which) }
+            .map_err(|error| cuda_error(error, "ask for the GPU's multiprocessors"))?;
+        Ok(count.max(0) as u32)
+    }
+
     /// Its memory, free and total.
     ///
     /// # Errors
@@ -699,7 +711,8 @@ impl Function {
         unsafe { sys::cuOccupancyMaxActiveClusters(&raw mut most, self.0, &raw const config) }
             .result()
             .map_err(failed)?;
-        Ok(most.max(0) as u32)
+        // Of small blocks several fit a multiprocessor; each is to have its own.
+        Ok((most.max(0) as u32).min(device.multiprocessors()? / blocks))
     }
 
     /// Launches its clusters on `stream`, with one parameter. [`prepare_clusters`](Self::prepare_clusters) came before, and the

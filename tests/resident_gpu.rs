@@ -299,14 +299,14 @@ fn collect(
 fn rows_one_by_one_have_the_answers_of_their_windows() {
     let Some(_alone) = alone() else { return };
     // The sixteen blocks of lstm_a are so slow under racecheck that some take block 0 for dead and leave.
-    // With rounded weights answers of about 0.1 are near; 3, 13 and 120 blocks are grids.
+    // With rounded weights answers of about 0.1 are near; 3, 5 and 13 blocks are grids.
     let all = [
         ("lstm", 8, WeightType::F32, None, 1e-5),
         ("lstm", 8, WeightType::F16, Some(3), 1e-3),
         ("lstm_a", 100, WeightType::F32, None, 1e-5),
         ("lstm_a", 100, WeightType::F16, None, 1e-3),
         ("lstm_a", 100, WeightType::F16, Some(13), 1e-3),
-        ("lstm_a", 100, WeightType::F16, Some(120), 1e-3),
+        ("lstm_a", 100, WeightType::F16, Some(5), 1e-3),
     ];
     for &(name, row, weights, blocks, near) in if under_a_tool() { &all[..2] } else { &all } {
         let options = ArtefactOptions { weights, blocks, semantics: Semantics::Window, ..ArtefactOptions::default() };

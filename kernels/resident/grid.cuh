@@ -14,34 +14,57 @@
 namespace tickrt {
 namespace resident {
 
-// All blocks of the grid; the number of the meeting, from which the round's tag is. 0: some have not come in time. `scratch`: a word of
-// shared memory.
+// Of a round: never 0.
+__device__ inline u32 tag_of(u64 meeting) { return u32(meeting) | 1u << 31; }
+
+// Adds the block to those that have come to a meeting, waits for all of them, and tells how many meetings there have been; 0: some have not
+// come in time, or no more come, because the round does not take place. One thread of each block.
+template <u32 kBlocks>
+__device__ u64 come_together(const Block& b, u32 word) {
+  // What the block has written is there for who sees it come; what the others have written, for the block. The fences are the release and
+  // the acquire.
+  fence_device();
+  const u64 all = (add_on_device(b.grid + 8 * word, 1) / kBlocks + 1) * kBlocks;
+  for (u32 looks = 0; load_word8(b.grid + 8 * word) < all; ++looks) {
+    if (is_over(b, looks)) return 0;
+    rest(20);
+  }
+  fence_device();
+  return all / kBlocks;
+}
+
+// The end of a round, for all blocks: the next one's tag, or 0. `scratch`: a word of shared memory.
 template <u32 kBlocks>
 __device__ u32 meet_on_grid(const Block& b, u32 scratch) {
   sync_block();
   if (b.thread == 0) {
-    // What the block has written is there for who sees it come; what the others have written, for the block. The fences are the release and
-    // the acquire; the counter only grows, so that it needs no one to set it back.
-    fence_device();
-    const u64 all = (add_on_device(b.grid + 8 * kArrived, 1) / kBlocks + 1) * kBlocks;
-    bool missing = false;
-    for (u32 looks = 0; load_word8(b.grid + 8 * kArrived) < all && !missing; ++looks) {
-      missing = (looks & 255) == 255 && nanoseconds() > b.until + kGrace;
-      rest(20);
-    }
-    fence_device();
-    *shared(scratch) = as_float(missing ? 0 : u32(all / kBlocks) | 1u << 31);
+    const u64 meeting = come_together<kBlocks>(b, kArrived);
+    *shared(scratch) = as_float(meeting ? tag_of(meeting) : 0);
   }
   sync_block();
   return as_bits(*shared(scratch));
 }
 
+// Every block comes to the beginning of every turn once, so that this counter is never out of step. That of the rounds can be: some blocks may
+// have come to a meeting that the others have left. Block 0 sets it right, and a meeting further, before any block begins.
 template <u32 kBlocks>
 __device__ Block begin_on_grid(const Turn& turn, u32 stop_word, u32 scratch) {
   Block b = begin(turn, stop_word, 0);
   b.rank = this_cluster();
   b.grid = turn.progress;
-  b.tag = meet_on_grid<kBlocks>(b, scratch);
+  // All have read which call comes next.
+  sync_block();
+  if (b.thread == 0) {
+    if (b.rank == 0) {
+      const u64 rounds = (load_word8(b.grid + 8 * kArrived) + kBlocks - 1) / kBlocks + 1;
+      store_word8(b.grid + 8 * kArrived, rounds * kBlocks);
+      store_word8(b.grid + 8 * kFirst, rounds);
+    }
+    const bool all = come_together<kBlocks>(b, kBegun) != 0;
+    *shared(scratch) = as_float(all ? tag_of(load_word8(b.grid + 8 * kFirst)) : 0);
+  }
+  sync_block();
+  b.tag = as_bits(*shared(scratch));
   return b;
 }
 
@@ -276,7 +299,8 @@ struct GridLayer {
     bool over = false;
     float* x = shared(S::newest);
     if constexpr (S::is_first) {
-      over = !b.rehearses && !is_near(turn) && !TakenUnits<S::threads, S::inputs>(b, S::newest_in).to(b, shared(S::row));
+      // Block 0 has it.
+      over = !b.rehearses && b.rank != 0 && !is_near(turn) && !TakenUnits<S::threads, S::inputs>(b, S::newest_in).to(b, shared(S::row));
       if (sync_block_or(over)) return false;
       InHalves<kInputs>::template fill<S::threads, S::inputs>(b, x, [](u32 i) { return shared(S::row)[i]; });
     } else {

@@ -27,8 +27,9 @@ struct Turn {
 // In Turn::flags: the host writes calls into the device's memory.
 constexpr u32 kInputNear = 1;
 // At Turn::progress: the number of the call that comes next, and what blocks of a grid meet by (grid.cuh), zeros before the first turn: how
-// many have come to meetings, the tag of the round that does not take place any more, and how it goes on behind the round.
-enum GridWord : u32 { kNextCall, kArrived, kOver, kGoesOn };
+// many have come to the ends of rounds, the tag of the round that does not take place any more, how it goes on behind the round, how many have
+// come to beginnings of turns, and the turn's first round.
+enum GridWord : u32 { kNextCall, kArrived, kOver, kGoesOn, kBegun, kFirst };
 constexpr u32 kStages = 24;
 // Where its words lie in mapped memory; `turns` is written last.
 enum ReportWord : u32 { kTurns, kNext, kMet, kStopped, kCycles };
@@ -97,7 +98,7 @@ __device__ void end_for_all(const Block& b) {
 
 // Whether to leave off: asked once in a while by who waits.
 __device__ inline bool is_over(const Block& b, u32 looks) {
-  if (b.grid && load_word8(b.grid + 8 * kOver) == b.tag) return true;
+  if (b.grid && b.tag && load_word8(b.grid + 8 * kOver) == b.tag) return true;
   const u32 word = b.grid ? 0 : told(b.stop_word);
   // Of two numbers of 31 bits, which is ahead.
   const bool ends = word && int((u32(b.call) << 1) - (word & ~1u)) >= 0;

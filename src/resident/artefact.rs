@@ -50,14 +50,16 @@ pub struct Artefact {
 pub struct ArtefactOptions {
     /// Of the GPU that runs it, major and minor: it runs on no other.
     pub compute_capability: (u32, u32),
-    /// Blocks of the cluster, one multiprocessor each: 1, 2, 4, 8 or 16; with weights in half precision any number. The planner's choice
-    /// without.
+    /// Blocks of the cluster, one multiprocessor each: 1, 2, 4, 8 or 16. Any other number, with weights in half precision and window semantics, is
+    /// that of a grid, at most. The planner's choice without.
     pub blocks: Option<u32>,
     /// Threads of a block, a multiple of 32 up to 1024. The planner's choice without.
     pub threads: Option<u32>,
-    /// In what matrices and recurrent layers have their weights; sums are in f32 either way, and convolutions have f32. Stacks of LSTM or GRU
-    /// layers that no cluster has room for go on up to all multiprocessors with [`WeightType::F16`] and [`Semantics::Window`].
+    /// In what matrices times one vector and recurrent layers have their weights; sums are in f32 either way, and convolutions have f32. Stacks
+    /// of LSTM or GRU layers that no cluster has room for go on up to all multiprocessors with [`WeightType::F16`] and [`Semantics::Window`].
     pub weights: WeightType,
+    /// Of the GPU that runs it: a grid has no more blocks. Those of an H100 SXM, 132, without.
+    pub multiprocessors: Option<u32>,
     /// Sums up the cycles of each stage, for reports. It costs some.
     pub stamps: bool,
     /// Elements of a row, for a network whose input is a window of rows: what a normalisation by feature goes by. But with
@@ -77,6 +79,7 @@ impl Default for ArtefactOptions {
             blocks: None,
             threads: None,
             weights: WeightType::F32,
+            multiprocessors: None,
             stamps: false,
             window_row: None,
             semantics: Semantics::Whole,
@@ -362,8 +365,9 @@ impl ArtefactOptions {
                 .expected("a multiple of 32 up to 1024 threads in a block")
                 .got(threads.to_string()));
         }
-        // The planner asks for these two alone.
-        Ok(Hardware { shared_bytes: shared_kib * 1024, largest_cluster, ..Hardware::H100 })
+        let multiprocessors = self.multiprocessors.map_or(Hardware::H100.multiprocessors, u64::from);
+        // The planner asks for these alone.
+        Ok(Hardware { shared_bytes: shared_kib * 1024, largest_cluster, multiprocessors, ..Hardware::H100 })
     }
 }
 

@@ -83,11 +83,11 @@ pub struct Program {
 /// What to leave to the planner, and what not.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// Blocks of the cluster: 1, 2, 4, 8 or 16; of a grid any number.
+    /// Blocks of the cluster: 1, 2, 4, 8 or 16; of a grid any number, at most.
     pub blocks: Option<u32>,
     /// Threads of a block, a multiple of 32.
     pub threads: Option<u32>,
-    /// In what matrices and recurrent layers have their weights; convolutions always have f32.
+    /// In what matrices times one vector and recurrent layers have their weights; everything else has f32.
     pub weights: WeightType,
     /// Sums up the cycles of each stage in the report.
     pub stamps: bool,

@@ -108,7 +108,7 @@ impl Sums {
 /// In [`Turn::flags`]: the host writes calls into the device's memory.
 pub const INPUT_NEAR: u32 = 1;
 /// Words of 8 bytes at [`Turn::progress`].
-pub const PROGRESS_WORDS: usize = 4;
+pub const PROGRESS_WORDS: usize = 6;
 /// Sums of cycles in a report.
 pub const STAGES: usize = 24;
 /// Words of a report.

@@ -50,10 +50,10 @@ int cuDeviceGetName(char *name, int length, int device) {
     return SUCCESS;
 }
 /* 75 and 76 are the compute capability, major and minor; 33 is the PCI bus: the GPU is 0000:3b:00.0. 97 is the shared memory
- * that a block can ask for, an H100's. */
+ * that a block can ask for and 16 the multiprocessors, an H100's. */
 int cuDeviceGetAttribute(int *value, int which, int device) {
     (void)device;
-    *value = which == 75 ? 9 : which == 33 ? 0x3b : which == 97 ? 232448 : 0;
+    *value = which == 75 ? 9 : which == 33 ? 0x3b : which == 97 ? 232448 : which == 16 ? 132 : 0;
     return SUCCESS;
 }
 #ifndef WITHOUT_cuDeviceGetUuid_v2

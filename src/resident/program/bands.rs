@@ -452,8 +452,10 @@ impl Plan<'_> {
         let (threads, blocks) = (self.threads, self.blocks);
         let (inputs, outputs) = (of.inputs, row_outputs(of));
         let (height, rows) = (self.bands().height, self.bands().rows);
-        let cores = Cores::of([outputs as u32, inputs as u32, 1], rows, threads)
-            .ok_or_else(|| unsupported(format!("rows of {inputs} in bands")).expected("a multiple of 8"))?;
+        let cores = Cores::of([outputs as u32, inputs as u32, 1], rows, threads).ok_or_else(|| {
+            unsupported(format!("rows of {inputs} to {outputs} in bands, {threads} threads a block"))
+                .expected("a multiple of 8, and of 32 threads a power of two that has room for their sums, as 256")
+        })?;
         let gates = if gru { 3 } else { 4 };
         let unit_of = |output: usize| Some((output / 4, output % 4)).filter(|&(unit, _)| unit < of.units);
         let weight = |output: usize, input: usize, _: usize| match unit_of(output) {

@@ -21,6 +21,8 @@ pub(super) const THREADS: u32 = 256;
 const STATE_WORDS: u32 = 64;
 /// Rows of a dense layer up to which blocks send parts of its sums and not what it reads.
 const FEW_SUMS: usize = 8;
+/// Of a state's beginning: outputs are handed on as so many parts of the greatest.
+const MOST_INITIAL: f32 = 16.0;
 /// Registers that its stages take beside those that other stages do.
 const OTHER_REGISTERS: u32 = 24;
 /// Units of the rows that two warps multiply at a time, four rows each, and inputs that tensor cores take at a time.
@@ -54,14 +56,16 @@ impl Grid {
         };
         let most = network.stages.iter().filter_map(|stage| units(&stage.operation)).max().unwrap_or(1);
         let room = hardware.multiprocessors as u32;
-        let each = most.div_ceil(UNITS * blocks.unwrap_or(room));
-        let blocks = blocks.unwrap_or_else(|| most.div_ceil(UNITS * each));
+        let each = most.div_ceil(UNITS * blocks.unwrap_or(room).max(1));
+        // Each has units: an answer waits for all of them.
+        let asked = blocks.unwrap_or(room);
+        let blocks = most.div_ceil(UNITS * each);
         if !threads.is_multiple_of(64) || each > threads / 32 {
             return Err(unsupported(format!("{most} units on {blocks} blocks of {threads} threads"))
                 .expected("a multiple of 64 threads, at most 8 units for each 32 of them"));
         }
         if blocks > room {
-            return Err(unsupported(format!("{blocks} blocks")).expected(format!("at most {room} multiprocessors")));
+            return Err(unsupported(format!("{asked} blocks")).expected(format!("at most {room} multiprocessors")));
         }
         Ok(Self { blocks, row: 0, layers: Vec::new() })
     }
@@ -297,9 +301,11 @@ impl<'network> Plan<'network> {
 
 /// A power of two that a layer's outputs are within: 1, unless a GRU begins beyond it, whose outputs lie between that and 1.
 fn bound(of: &Recurrent) -> Result<u32> {
-    let most = of.initial.iter().filter(|_| of.cell != Cell::Lstm).fold(1.0, |most: f32, x| most.max(x.abs()));
-    if most > 65_536.0 || of.initial.iter().any(|x| !x.is_finite()) {
-        return Err(unsupported(format!("a state that begins with {most}")).expected("numbers up to 65536"));
+    let most = of.initial.iter().fold(1.0, |most: f32, x| most.max(x.abs()));
+    if most > MOST_INITIAL || of.initial.iter().any(|x| !x.is_finite()) {
+        return Err(
+            unsupported(format!("a state that begins with {most}")).expected(format!("numbers up to {MOST_INITIAL}"))
+        );
     }
-    Ok((most.ceil() as u32).next_power_of_two())
+    Ok(if of.cell == Cell::Lstm { 1 } else { (most.ceil() as u32).next_power_of_two() })
 }

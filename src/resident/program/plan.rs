@@ -610,7 +610,7 @@ impl<'network> Plan<'network> {
 /// A weight in half precision.
 pub(super) fn half(x: f32) -> Result<u32> {
     let half = f16::from_f32(x);
-    if x.is_finite() && !half.is_finite() {
+    if x.is_finite() && x.abs() > 65504.0 {
         return Err(unsupported(format!("a weight of {x}")).expected("weights that half precision has, up to 65504"));
     }
     Ok(u32::from(half.to_bits()))
@@ -618,5 +618,5 @@ pub(super) fn half(x: f32) -> Result<u32> {
 
 /// Weights of one of so many threads that stay in registers.
 fn weight_registers(threads: u32) -> u32 {
-    (REGISTERS / threads).min(REGISTERS_OF_THREAD) / 8 * 8 - OTHER_REGISTERS
+    ((REGISTERS / threads).min(REGISTERS_OF_THREAD) / 8 * 8).saturating_sub(OTHER_REGISTERS)
 }

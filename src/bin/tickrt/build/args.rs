@@ -29,8 +29,8 @@ pub struct Args {
     /// Build a resident engine: one kernel for the whole network, compiled by NVRTC, in place of TensorRT's plan
     #[arg(long)]
     pub resident: bool,
-    /// With --resident: blocks of its cluster, one multiprocessor each: 1, 2, 4, 8 or 16, with --fp16 any number; whichever is predicted to be
-    /// the fastest without
+    /// With --resident: blocks of its cluster, one multiprocessor each: 1, 2, 4, 8 or 16; any other number, with --fp16 and a window, is
+    /// that of a grid, at most. Whichever is predicted to be the fastest without
     #[arg(long = "resident-blocks", alias = "resident_blocks", value_name = "N", requires = "resident")]
     pub resident_blocks: Option<u32>,
     /// With --resident: threads of a block, a multiple of 32 up to 1024; the planner's choice without
@@ -57,7 +57,7 @@ pub struct Args {
     /// Limits of memory pools, as workspace:256M,tacticSharedMem:64K
     #[arg(long = "memPoolSize", value_name = "LIST", value_parser = Typed::parser(args::pools))]
     pub pools: Vec<Typed<Vec<Pool>>>,
-    /// Let layers compute in FP16; with --resident: keep the weights of a stack of LSTM or GRU layers in FP16, and sum up in FP32
+    /// Let layers compute in FP16; with --resident: keep the weights of matrices, LSTM and GRU layers in FP16, and sum up in FP32
     #[arg(long)]
     pub fp16: bool,
     /// Let layers compute in BF16 (not with TensorRT 8)

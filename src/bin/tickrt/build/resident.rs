@@ -27,6 +27,7 @@ pub fn main(args: &Args) -> Outcome {
     Plan::check_writable(&args.engine)?;
     let options = ArtefactOptions {
         compute_capability: compute_capability(args)?,
+        multiprocessors: multiprocessors(args)?,
         blocks: args.resident_blocks,
         threads: args.resident_threads,
         weights: if args.fp16 { WeightType::F16 } else { WeightType::F32 },
@@ -104,6 +105,13 @@ fn compute_capability(args: &Args) -> Outcome<(u32, u32)> {
             several.len()
         ))),
     }
+}
+
+/// Of the GPU at hand, if it is of the compute capability that is built for.
+fn multiprocessors(args: &Args) -> Outcome<Option<u32>> {
+    let wanted = compute_capability(args)?;
+    let here = Device::open(args.device).ok().filter(|device| device.compute_capability() == wanted);
+    Ok(here.and_then(|device| device.multiprocessors().ok()))
 }
 
 /// What builds the same again, on a machine with another GPU, too.
