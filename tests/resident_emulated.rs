@@ -608,6 +608,25 @@ fn streams_are_answered_by_grids_as_their_windows() {
 }
 
 #[test]
+fn grids_have_as_few_blocks_as_their_units_take_and_no_more_than_there_are_multiprocessors() {
+    let (network, normalizer) = stacked(true, [3, 8, 1, 100]);
+    let options =
+        Options { semantics: Semantics::Window, weights: WeightType::F16, on_grid: true, ..Options::default() };
+    for (multiprocessors, blocks, expected) in
+        [(132, None, 13), (13, None, 13), (12, None, 7), (8, None, 7), (132, Some(120), 13), (132, Some(5), 5)]
+    {
+        let hardware = Hardware { multiprocessors, ..Hardware::H100 };
+        let program = program_with(&network, &normalizer, hardware, Options { blocks, ..options }).unwrap();
+        assert_eq!((program.blocks, program.clusters), (1, expected), "{multiprocessors} multiprocessors, {blocks:?}");
+    }
+    let refused = |options| program_with(&network, &normalizer, Hardware::H100, options).unwrap_err().to_string();
+    let whole = refused(Options { semantics: Semantics::Whole, ..options });
+    assert!(whole.contains("weights in half precision and window semantics"), "{whole}");
+    let few = refused(Options { blocks: Some(1), ..options });
+    assert!(few.contains("100 units on 1 blocks of 256 threads"), "{few}");
+}
+
+#[test]
 fn turns_of_grids_that_end_leave_the_window_to_the_next() {
     for (is_lstm, blocks, layers) in [(true, 1, 2), (true, 4, 2), (false, 2, 2), (true, 4, 1)] {
         let (network, normalizer) = stacked(is_lstm, [3, 36, layers, 36]);

@@ -4,7 +4,8 @@
 //! One cluster computes. Each value is shared out over its blocks, a contiguous share each (small ones lie in block 0 alone),
 //! and a stage writes the shares of what it computes. A matrix reads shares, too, and sends parts of sums to where they
 //! belong; what needs the whole of a value gets it from all blocks before. With one block everything is whole. Planes that are too
-//! large for that go in bands of rows, and blocks get the rows beside their own from each other.
+//! large for that go in bands of rows, and blocks get the rows beside their own from each other. Stacks of recurrent layers that no cluster
+//! has room for go on a grid, as many clusters of one block as their units take, which give each other outputs through the device's memory.
 //!
 //! The stages themselves are templates in `kernels/resident`; what is written here is a structure of numbers for each and the
 //! kernel that runs one after the other.
@@ -187,7 +188,15 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
             Err(error) => refused = Some(refused.unwrap_or(error)),
         }
     }
-    grid.ok_or_else(|| refused.unwrap_or_else(|| unsupported("no block".into())))
+    grid.ok_or_else(|| {
+        let refused = refused.unwrap_or_else(|| unsupported("no block".into()));
+        let could = options.weights == WeightType::F32 && options.semantics == Semantics::Window;
+        match could.then(|| Job::of_grid(network, input)) {
+            Some(Ok(_)) => refused
+                .advice("keep its weights in half precision (--fp16): then it goes on as many blocks as it takes"),
+            _ => refused,
+        }
+    })
 }
 
 /// Weights in half precision, on as many blocks as they take.

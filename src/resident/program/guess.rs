@@ -28,16 +28,23 @@ pub(super) fn predicted_cycles_in_bands(job: &Job, blocks: u32) -> u64 {
     network.stages.iter().map(of).sum()
 }
 
-/// The same on a grid, fitted to lstm_c (`benches/record/h100/2026-11-27e-resident.md`): most of it is what blocks take to bring a value
-/// together through the L2 cache.
-pub(super) fn predicted_cycles_on_grid(job: &Job, _blocks: u32) -> u64 {
+/// The same on a grid of so many blocks, fitted to lstm_c (`benches/record/h100/2026-11-27e-resident.md`): most of it is what blocks take to
+/// bring a value together through the L2 cache.
+pub(super) fn predicted_cycles_on_grid(job: &Job, blocks: u32) -> u64 {
     const THROUGH_L2: u64 = 2200;
-    let layers = job.network.stages[..job.ahead].iter().map(|stage| match &stage.operation {
-        Operation::Recurrent(of) => THROUGH_L2 + of.inputs as u64 * 9 / 10,
-        _ => 0,
-    });
-    layers.sum::<u64>() + THROUGH_L2 + ALONE * job.in_time().len() as u64
+    let (mut kept, mut layers) = (0, 0);
+    for stage in &job.network.stages[..job.ahead] {
+        if let Operation::Recurrent(of) = &stage.operation {
+            let bytes = of.weights.len() as u64 * 2 / u64::from(blocks);
+            kept += bytes;
+            // What finds no room in a block comes from the cache of the whole GPU.
+            layers += THROUGH_L2 + if kept > ROOM_OF_GRID { bytes / 24 } else { bytes / 80 };
+        }
+    }
+    layers + THROUGH_L2 + ALONE * job.in_time().len() as u64
 }
+/// Bytes of weights that a block of a grid has room for, in registers and shared memory.
+const ROOM_OF_GRID: u64 = 256 * 1024;
 
 /// A guess, to choose the number of blocks by, and for people: fitted to the stages of the zoo's networks on an H100, whose totals it
 /// meets within 15 % (`benches/record/h100/2026-11-27c-resident.md`).

@@ -66,7 +66,8 @@ impl Plan<'_> {
             (_, Some(_)) => predicted_cycles_on_grid,
             _ => predicted_cycles,
         };
-        let (semantics, predicted_cycles) = (job.semantics, guess(job, blocks));
+        let (semantics, predicted_cycles) =
+            (job.semantics, guess(job, grid.as_ref().map_or(blocks, |grid| grid.blocks)));
         Ok(Program {
             source,
             constants,
