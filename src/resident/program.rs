@@ -238,6 +238,7 @@ fn templates() -> String {
         file!("window.cuh"),
         file!("state.cuh"),
         file!("grid.cuh"),
+        file!("grid_layers.cuh"),
         "#line 1 \"/tickrt/network.cu\"\n",
     ]
     .concat()

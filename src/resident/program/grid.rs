@@ -267,7 +267,7 @@ impl<'network> Plan<'network> {
         self.in_state((count * 8).next_multiple_of(128))
     }
 
-    /// By block and thread, as kernels/resident/grid.cuh has them. `row_of`: which gate of the network's a unit's row has.
+    /// By block and thread, as kernels/resident/grid_layers.cuh has them. `row_of`: which gate of the network's a unit's row has.
     fn halves(
         &mut self,
         of: &Recurrent,
