@@ -5,7 +5,7 @@
 use super::numbers::Numbers;
 use super::plan::{Plan, Whole};
 use super::recurrent::{biases, weights_in_pairs};
-use super::stages::{no_bias, sliding};
+use super::stages::{bias_of, sliding};
 use super::unsupported;
 use crate::error::Result;
 use crate::resident::network::{Conv, Emit, Network, Operation, Pool, PoolKind, Recurrent, Sliding, Stage, ValueId};
@@ -319,10 +319,7 @@ impl Plan<'_> {
         let Sliding { channels: planes, kernel: [kernel_rows, kernel_columns], .. } = conv.sliding;
         let taps = kernel_rows * kernel_columns;
         let weight = |output: usize, plane: usize, tap: usize| conv.weights[(output * planes + plane) * taps + tap];
-        let bias = match &conv.bias {
-            Some(bias) => bias.to_vec(),
-            None => vec![0.0; conv.outputs],
-        };
+        let bias = bias_of(conv.bias.as_deref(), conv.outputs);
         let sums = self.band_sums(of, [rows, shape.columns], [conv.outputs, planes, taps], &weight, &bias);
         let numbers = sliding(sums, &conv.sliding).text(&out).text(&input).function(conv.activation);
         let Cores { warps_rows, warps_columns, warps_planes } = of;
@@ -395,8 +392,7 @@ impl Plan<'_> {
             let (plane, tap, output) = (place / pitch, place % pitch / conv.outputs, place % pitch % conv.outputs);
             if tap < taps { conv.weights[(output * planes + plane) * taps + tap] } else { 0.0 }
         });
-        let bias = conv.bias.iter().flat_map(|bias| bias.iter().copied());
-        let weights = weights.chain(bias).chain(no_bias(conv.bias.as_deref(), conv.outputs)).collect::<Vec<_>>();
+        let weights = weights.chain(bias_of(conv.bias.as_deref(), conv.outputs)).collect::<Vec<_>>();
         let weights = self.constant(weights);
         let kept = self.numbers_of_block((planes * pitch + conv.outputs) as u32);
         let numbers = sliding(Numbers::default().int("threads", self.threads), &conv.sliding)

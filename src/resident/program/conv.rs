@@ -2,7 +2,7 @@
 
 use super::numbers::Numbers;
 use super::plan::{Layout, Plan, Whole};
-use super::stages::{no_bias, sliding};
+use super::stages::{bias_of, sliding};
 use crate::error::Result;
 use crate::resident::network::{Conv, Pool, PoolKind, ValueId};
 
@@ -212,8 +212,7 @@ impl Plan<'_> {
         into: ValueId,
         tiles: Option<Tiles>,
     ) -> Numbers {
-        let bias =
-            conv.bias.iter().flat_map(|bias| bias.iter().copied()).chain(no_bias(conv.bias.as_deref(), conv.outputs));
+        let bias = bias_of(conv.bias.as_deref(), conv.outputs);
         let weights = self.constant(conv.weights.iter().copied().chain(bias));
         let kept = match tiles {
             Some(tiles) if tiles.in_registers => {

@@ -9,7 +9,8 @@ use half::f16;
 
 use super::numbers::Numbers;
 use super::plan::{Plan, half};
-use super::recurrent::{biases, is_gru};
+use super::recurrent::is_gru;
+use super::stages::bias_of;
 use super::unsupported;
 use crate::error::Result;
 use crate::resident::budget::Hardware;
@@ -201,8 +202,7 @@ impl<'network> Plan<'network> {
         let (parts, rows) = (self.sum_parts(of), dense.outputs as u32);
         let out = self.share(self.network.stages[layers.len()].writes);
         let to = self.room(rows * parts * 4);
-        let bias = dense.bias.as_deref().map_or_else(|| vec![0.0; dense.outputs], <[f32]>::to_vec);
-        let bias = self.constant(bias);
+        let bias = self.constant(bias_of(dense.bias.as_deref(), dense.outputs));
         let numbers = numbers.int("rows", rows).int("parts", parts).int("to", to).int("out", out).int("bias", bias);
         let note = format!("dense {} to {rows}, {parts} parts of each sum", dense.inputs);
         self.step("GridSums", numbers.function(dense.activation), false, true, note);
@@ -217,9 +217,7 @@ impl<'network> Plan<'network> {
         let of_state = |gate: usize| if gru { [Some(0), Some(1), None, Some(2)][gate] } else { Some(gate) };
         let weights = self.halves(of, of.inputs, &of.weights, &of_row)?;
         let state_weights = self.halves(of, of.units, &of.recurrent, &of_state)?;
-        let bias = self.constant((0..of.units).flat_map(|unit| biases(of, gru, unit)).collect::<Vec<_>>());
-        let cell = of.initial_cell.iter().copied().chain(std::iter::repeat(0.0)).take(of.units);
-        let initial = self.constant(of.initial.iter().copied().chain(cell).collect::<Vec<_>>());
+        let [bias, initial] = self.bias_and_initial(of, gru);
         let late = if self.state_words(of) <= STATE_WORDS { "Registers" } else { "Global" };
         let ahead = self.room(2 * 4 * UNITS * each * 4);
         Ok(Numbers::default()
@@ -254,12 +252,17 @@ impl<'network> Plan<'network> {
         self.threads / 64
     }
 
+    /// Steps of a thread over so many inputs.
+    fn steps_over(&self, inputs: usize) -> u32 {
+        (inputs as u32).div_ceil(STEP * self.parts())
+    }
+
     /// Words of a thread of the weights that a layer's inputs have, and of those that its state has.
     fn input_words(&self, of: &Recurrent) -> u32 {
-        4 * (of.inputs as u32).div_ceil(STEP * self.parts()) * self.groups(of)
+        4 * self.steps_over(of.inputs) * self.groups(of)
     }
     fn state_words(&self, of: &Recurrent) -> u32 {
-        4 * (of.units as u32).div_ceil(STEP * self.parts()) * self.groups(of)
+        4 * self.steps_over(of.units) * self.groups(of)
     }
 
     /// Room for so many units, in lines of their own.
@@ -275,8 +278,8 @@ impl<'network> Plan<'network> {
         weights: &[f32],
         row_of: &dyn Fn(usize) -> Option<usize>,
     ) -> Result<u32> {
-        let (blocks, groups, parts) = (self.grid_blocks(), self.groups(of), self.parts());
-        let (threads, steps) = (self.threads, (inputs as u32).div_ceil(STEP * parts));
+        let (blocks, groups) = (self.grid_blocks(), self.groups(of));
+        let (threads, steps) = (self.threads, self.steps_over(inputs));
         let mut words = Vec::with_capacity((blocks * groups * steps * threads * 4) as usize);
         for block in 0..blocks {
             for (group, step) in (0..groups).flat_map(|group| (0..steps).map(move |step| (group, step))) {

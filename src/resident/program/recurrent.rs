@@ -42,9 +42,7 @@ impl Plan<'_> {
         let weights = self.state_weights(of, [blocks, each, lanes], state4, per_group)?;
         let row_weights = if alone { 0 } else { self.row_weights(of, each)? };
         let (words, row_words) = (self.words(count), self.words(4 * input4));
-        let bias = self.constant((0..of.units).flat_map(|unit| biases(of, gru, unit)).collect::<Vec<_>>());
-        let cell = of.initial_cell.iter().copied().chain(std::iter::repeat(0.0)).take(of.units);
-        let initial = self.constant(of.initial.iter().copied().chain(cell).collect::<Vec<_>>());
+        let [bias, initial] = self.bias_and_initial(of, gru);
         // What comes before rows in bands wants its registers, too.
         let loads_late = alone || (self.is_ahead && words <= LATE_WEIGHTS);
         let kept = if loads_late { GLOBAL.to_owned() } else { self.weights_of_threads(words) };
@@ -117,6 +115,13 @@ impl Plan<'_> {
         let note = format!("{name} of {units} units, {} steps of {inputs}, {lanes} lanes a unit", of.steps);
         self.step("Recurrent", numbers, blocks > 1, true, note);
         Ok(())
+    }
+
+    /// Where the biases of each unit's rows are, and where the outputs and cells that the first step finds.
+    pub(super) fn bias_and_initial(&mut self, of: &Recurrent, gru: bool) -> [u32; 2] {
+        let bias = self.constant((0..of.units).flat_map(|unit| biases(of, gru, unit)));
+        let cell = of.initial_cell.iter().copied().chain(std::iter::repeat(0.0)).take(of.units);
+        [bias, self.constant(of.initial.iter().copied().chain(cell))]
     }
 
     /// Lanes that have a unit. A pair is the fastest in one block, where a thread has registers for half of a unit's weights.

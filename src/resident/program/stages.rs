@@ -55,10 +55,7 @@ impl Plan<'_> {
     }
 
     fn dense(&mut self, dense: &Dense, from: ValueId, into: ValueId) -> Result<()> {
-        let bias = match &dense.bias {
-            Some(bias) => bias.to_vec(),
-            None => vec![0.0; dense.outputs],
-        };
+        let bias = bias_of(dense.bias.as_deref(), dense.outputs);
         let matrix = Matrix {
             inputs: dense.inputs as u32,
             rows: dense.outputs as u32,
@@ -156,8 +153,7 @@ impl Plan<'_> {
 
     fn matrix(&mut self, dense: &Dense, from: ValueId, into: ValueId) -> Result<()> {
         let whole = self.whole(from, into)?;
-        let bias = no_bias(dense.bias.as_deref(), dense.outputs);
-        let bias = dense.bias.iter().flat_map(|bias| bias.iter().copied()).chain(bias);
+        let bias = bias_of(dense.bias.as_deref(), dense.outputs);
         let weights = self.constant(dense.weights.iter().copied().chain(bias));
         let kept = self.numbers_of_block((dense.weights.len() + dense.outputs) as u32);
         let out = self.share(into);
@@ -321,9 +317,9 @@ impl Plan<'_> {
     }
 }
 
-/// Zeros for those that have no bias.
-pub(super) fn no_bias(bias: Option<&[f32]>, outputs: usize) -> impl Iterator<Item = f32> + use<> {
-    std::iter::repeat_n(0.0, if bias.is_some() { 0 } else { outputs })
+/// A bias of each output, zeros where there is none.
+pub(super) fn bias_of(bias: Option<&[f32]>, outputs: usize) -> Vec<f32> {
+    bias.map_or_else(|| vec![0.0; outputs], <[f32]>::to_vec)
 }
 
 pub(super) fn sliding(numbers: Numbers, of: &Sliding) -> Numbers {

@@ -25,9 +25,10 @@ pub fn main(args: &Args) -> Outcome {
         args.shapes.as_ref().or(args.opt_shapes.first()).map(|shapes| shapes.value.clone()).unwrap_or_default();
     super::check_normalizations(args, &model, normalization.as_slice())?;
     Plan::check_writable(&args.engine)?;
+    let compute_capability = compute_capability(args)?;
     let options = ArtefactOptions {
-        compute_capability: compute_capability(args)?,
-        multiprocessors: multiprocessors(args)?,
+        compute_capability,
+        multiprocessors: multiprocessors(args, compute_capability),
         blocks: args.resident_blocks,
         threads: args.resident_threads,
         weights: if args.fp16 { WeightType::F16 } else { WeightType::F32 },
@@ -108,10 +109,9 @@ fn compute_capability(args: &Args) -> Outcome<(u32, u32)> {
 }
 
 /// Of the GPU at hand, if it is of the compute capability that is built for.
-fn multiprocessors(args: &Args) -> Outcome<Option<u32>> {
-    let wanted = compute_capability(args)?;
+fn multiprocessors(args: &Args, wanted: (u32, u32)) -> Option<u32> {
     let here = Device::open(args.device).ok().filter(|device| device.compute_capability() == wanted);
-    Ok(here.and_then(|device| device.multiprocessors().ok()))
+    here.and_then(|device| device.multiprocessors().ok())
 }
 
 /// What builds the same again, on a machine with another GPU, too.
