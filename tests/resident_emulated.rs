@@ -911,6 +911,57 @@ fn turns_that_end_leave_the_window_to_the_next() {
     }
 }
 
+/// A window's answer has the same bits whether its rows came one by one, and went through it beside others, or all at once. Streams longer than
+/// their windows, some turns ending within.
+#[test]
+fn windows_side_by_side_have_the_bits_of_windows_that_came_whole() {
+    for (is_lstm, sizes, blocks, threads, weights) in [
+        (true, [5, 7, 2, 36], 2, 96, WeightType::F32),
+        (true, [9, 33, 3, 20], 1, 128, WeightType::F16),
+        (true, [4, 6, 2, 90], 4, 128, WeightType::F32),
+        (false, [6, 12, 2, 18], 4, 64, WeightType::F32),
+        (false, [3, 5, 1, 3], 8, 64, WeightType::F16),
+    ] {
+        let (network, normalizer) = stacked(is_lstm, sizes);
+        let semantics = Semantics::Window;
+        let (blocks, threads) = (Some(blocks), Some(threads));
+        let options = Options { blocks, threads, weights, semantics, ..Options::default() };
+        let program = program_with(&network, &normalizer, Hardware::H100, options).unwrap();
+        let [steps, row, ..] = sizes;
+        let ahead = format!("ahead: {} windows one row further", steps - 1);
+        assert!(program.notes[0].starts_with(&ahead), "{:?}", program.notes);
+        let answers = network.value(network.outputs[0]).count();
+        let start = |turn| Emulated::start(&program, row + 2, answers, turn);
+        let (mut by_rows, mut whole) = (start(Duration::from_millis(20)), start(Duration::from_secs(20)));
+        let rows = Random(29).floats(row * 3 * steps, 1.5);
+        let bytes: &[u8] = bytemuck::cast_slice(&rows);
+        for (number, window) in rows.windows(steps * row).step_by(row).enumerate() {
+            let newest = &bytes[..(number + steps) * row * 4];
+            let taken = if number == 0 { steps } else { 1 };
+            let calls = [
+                by_rows.submit_rows(&newest[newest.len() - taken * row * 4..], row * 4),
+                whole.submit_rows(bytemuck::cast_slice(window), row * 4),
+            ];
+            let got = [by_rows.wait(calls[0]), whole.wait(calls[1])].map(|answer| answer.into_iter().map(f32::to_bits).collect::<Vec<_>>());
+            assert_eq!(got[0], got[1], "{sizes:?}, window {number}");
+            if number % 4 == 1 {
+                by_rows.wait_for_the_end_of_a_turn();
+            }
+        }
+        assert!(by_rows.report(0) > 1, "no turn has ended");
+    }
+}
+
+/// Where a block has more units than fours of threads, what is computed ahead goes step by step through one window.
+#[test]
+fn windows_of_more_units_than_threads_are_computed_one_by_one() {
+    let (network, normalizer) = stacked(true, [4, 6, 1, 40]);
+    let options = Options { blocks: Some(1), threads: Some(128), semantics: Semantics::Window, ..Options::default() };
+    let program = program_with(&network, &normalizer, Hardware::H100, options).unwrap();
+    assert!(program.notes[0].starts_with("ahead: LSTM of 40 units, 3 steps"), "{:?}", program.notes);
+    streams("one by one", &network, &normalizer, options, 8, Duration::from_secs(20));
+}
+
 /// What the stages took in all on an H100, in cycles (`benches/record/h100/2026-11-27c-resident.md`; deeplob: `2026-11-27e-resident.md`).
 #[test]
 fn guesses_are_near_what_was_measured() {

@@ -15,7 +15,7 @@ use tickrt::resident::budget::count;
 use tickrt::resident::lower;
 use tickrt::resident::network::{Along, Network, Operation};
 use tickrt::resident::reference::{self, Accumulation};
-use tickrt::resident::stream::{Split, split};
+use tickrt::resident::stream::{Split, roll, split};
 use tickrt::{ErrorKind, Shapes};
 
 fn lowered(bytes: Vec<u8>) -> Network {
@@ -98,6 +98,42 @@ fn shape_of_lstm_b_has_one_product_a_layer_left() {
     assert!(!names(&split.remaining).contains(&"Recurrent"));
     let (whole, left) = (count(&network).multiply_adds(), count(&split.remaining).multiply_adds());
     assert!(left * 150 < whole, "{left} of {whole} are left");
+}
+
+/// What follows from the layers' last outputs and cells is what the parted network has of it, to the bit.
+#[test]
+fn rows_of_stacked_layers_go_through_all_windows() {
+    for (is_lstm, layers) in [(true, 1), (true, 3), (false, 2)] {
+        let network = stacked(is_lstm, true, [7, 5, layers, 6]);
+        let window = input(&network);
+        let split = parted(&network, 0, &window);
+        let rolling = roll(&split).expect("a stack");
+        assert_eq!(rolling.layers.len(), layers);
+        assert!(rolling.layers.iter().all(|layer| layer.cell.is_some() == is_lstm));
+        assert!(!names(&rolling.ahead).iter().any(|name| ["Recurrent", "Slice"].contains(name)));
+        rolling.ahead.check().unwrap();
+        let before = &window[..6 * 5];
+        let mut layers = split.ahead.clone();
+        layers.outputs.clone_from(&rolling.ahead.inputs);
+        let given = reference::run(&layers, &[before], Accumulation::F32).unwrap();
+        let given: Vec<&[f32]> = given.iter().map(Vec::as_slice).collect();
+        let expected = reference::run(&split.ahead, &[before], Accumulation::F32).unwrap();
+        assert_eq!(reference::run(&rolling.ahead, &given, Accumulation::F32).unwrap(), expected);
+    }
+}
+
+#[test]
+fn what_sees_earlier_rows_otherwise_does_not_roll() {
+    let mut of_convolution = Growing::new(3, &[1, 6, 20]);
+    of_convolution.conv_of(1, 4);
+    // A layer whose outputs of all steps are the answer.
+    let mut of_all = Growing::new(3, &[1, 6, 4]);
+    of_all.recurrent_of(true, 3, true, true);
+    // The last output of one step is all of them.
+    let short = stacked(true, true, [2, 5, 1, 6]);
+    for network in [lowered(of_convolution.model()), lowered(of_all.model()), short] {
+        assert!(roll(&split(&network, 0, 0).unwrap()).is_none(), "{:?}", names(&network));
+    }
 }
 
 #[test]

@@ -230,6 +230,13 @@ __device__ inline void send4(u32 peer, u32 offset, u32 barrier, const Words4& v)
                : "memory");
 }
 
+// 16 bytes of the device's memory, or zeros, on their way into this block's shared memory while the thread goes on; and when those that it
+// has sent for are there.
+__device__ inline void copy4(u32 offset, u64 from, bool is_there) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address_of(offset)), "l"(from), "r"(is_there ? 16 : 0) : "memory");
+}
+__device__ inline void copies_are_there() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
 // So many bytes, a multiple of 16, from this block's shared memory to that of another: by the copy engine, which sees what threads
 // have written once they have said so and met.
 __device__ inline void written_for_runs() {

@@ -18,6 +18,7 @@ mod job;
 mod numbers;
 mod plan;
 mod recurrent;
+mod rolling;
 mod stages;
 
 use std::cmp::Reverse;
@@ -181,9 +182,16 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
     if let Some(program) = grid.take_if(|program| program.predicted_cycles < least) {
         return Ok(program);
     }
+    let rolling = job.rolling(network);
     let mut refused = None;
     for layout in plain.filter(|_| !options.in_bands).chain(in_bands) {
-        match Plan::new(&job, hardware, layout, options.asks).and_then(|plan| plan.finish(options.stamps)) {
+        let plan = |job, layout| Plan::new(job, hardware, layout, options.asks)?.finish(options.stamps);
+        // Where the layers find room for it, which is little beside their weights.
+        let whole = Of { bands: None, grid: None, ..layout };
+        if let Some(Ok(program)) = rolling.as_ref().map(|job| plan(job, whole)) {
+            return Ok(program);
+        }
+        match plan(&job, layout) {
             Ok(program) => return Ok(program),
             Err(error) => refused = Some(refused.unwrap_or(error)),
         }
@@ -236,6 +244,7 @@ fn templates() -> String {
         file!("recurrent.cuh"),
         file!("bands.cuh"),
         file!("window.cuh"),
+        file!("rolling.cuh"),
         file!("state.cuh"),
         file!("grid.cuh"),
         file!("grid_layers.cuh"),

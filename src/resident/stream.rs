@@ -5,13 +5,18 @@
 //! of a convolution all places that do not reach the newest row. What has another structure remains whole. Both parts
 //! together give the network's own bits, because nothing is summed in another order.
 //!
+//! Of recurrent layers each row goes through all windows that have begun, as soon as it is there ([`roll`]): the next window is
+//! then one step behind.
+//!
 //! Where calls carry state (`stateful` semantics) the state that the call before left stands in place of the steps ahead.
 
 mod carry;
+mod rolling;
 mod rules;
 mod state;
 
 use self::carry::Splitter;
+pub use self::rolling::{Layer, Rolling, roll};
 pub use self::state::{Carried, State, carry_state};
 use super::fuse::{drop_unread, drop_values};
 use super::network::{Along, Network};

@@ -58,10 +58,16 @@ struct Message {
   // A run's, which is read when it arrives.
   const unsigned char* from;
 };
+// On its way until its thread waits for it.
+struct Copy {
+  unsigned char* to;
+  const void* from;
+};
 struct Fiber {
   ucontext_t context;
   u32 block, thread;
   bool ended;
+  std::vector<Copy> copies;
 };
 
 struct Machine {
@@ -257,6 +263,17 @@ inline void send_run(u32 block, u32 offset, u32 barrier, u32 from, u32 bytes) {
   if (offset % 16 || from % 16 || bytes % 16 || from + bytes > kSharedBytes || offset + bytes > kSharedBytes || block >= machine->blocks) abort();
   const u32 delay = machine->next_random() % 4;
   machine->messages.push_back({block, offset, barrier, bytes / 4, delay, {}, machine->shared[this_block()] + from});
+}
+
+inline void copy4(u32 offset, u64 from, bool is_there) {
+  using namespace emulated;
+  if (offset % 16 || from % 16 || offset + 16 > kSharedBytes) abort();
+  machine->running->copies.push_back({machine->shared[this_block()] + offset, is_there ? reinterpret_cast<const void*>(from) : nullptr});
+}
+inline void copies_are_there() {
+  auto& copies = emulated::machine->running->copies;
+  for (const auto& copy : copies) copy.from ? memcpy(copy.to, copy.from, 16) : memset(copy.to, 0, 16);
+  copies.clear();
 }
 
 inline float as_float(u32 bits) {

@@ -7,7 +7,7 @@ use crate::normalize::Normalizer;
 use crate::resident::budget::WeightType;
 use crate::resident::network::{Emit, Network, Operation, Stage, ValueId};
 use crate::resident::semantics::Semantics;
-use crate::resident::stream::{Carried, Split, State, carry_state, split};
+use crate::resident::stream::{Carried, Layer, Rolling, Split, State, carry_state, roll, split};
 
 pub(super) struct Job {
     /// Its first input is what a call hands over; with a window its second has the rows before, with state the others have the
@@ -27,6 +27,9 @@ pub(super) struct Job {
     pub(super) count: u32,
     /// What calls carry, in the order of the inputs behind the first.
     pub(super) states: Vec<State>,
+    /// Recurrent layers of a window whose rows go through all windows at once. The inputs behind the first are their outputs and
+    /// cells, and the rows before are nobody else's.
+    pub(super) rolling: Vec<Layer>,
 }
 
 impl Job {
@@ -59,6 +62,7 @@ impl Job {
                 table: input.elements(),
                 count: count as u32,
                 states: Vec::new(),
+                rolling: Vec::new(),
             }),
             Semantics::Window => Self::of_window(network, input, steps, weights),
             Semantics::Stateful => Self::of_state(network, input, weights),
@@ -108,14 +112,37 @@ impl Job {
             table,
             count: row as u32,
             states: Vec::new(),
+            rolling: Vec::new(),
         })
     }
 
     fn of_window(network: &Network, input: &Normalizer, steps: usize, weights: WeightType) -> Result<Self> {
         let row = input.count() / steps;
         let table = of_each_row(input.elements(), row)?;
-        let (network, ahead, _) = joined(split(network, 0, 0)?);
-        Ok(Self {
+        Ok(Self::of_parts(split(network, 0, 0)?, input, (steps, row), table, weights))
+    }
+
+    /// The same job, its rows going through all windows at once, if it has nothing but recurrent layers to compute ahead.
+    pub(super) fn rolling(&self, network: &Network) -> Option<Self> {
+        if self.semantics != Semantics::Window {
+            return None;
+        }
+        let Rolling { layers, ahead, remaining } = roll(&split(network, 0, 0).ok()?)?;
+        let (steps, row) = (self.steps as usize, self.count as usize);
+        let parts = Split { ahead, remaining };
+        let job = Self::of_parts(parts, &self.input, (steps, row), self.table.clone(), self.weights);
+        Some(Self { rolling: layers, ..job })
+    }
+
+    fn of_parts(
+        parts: Split,
+        input: &Normalizer,
+        (steps, row): (usize, usize),
+        table: Vec<(f32, f32, u32)>,
+        weights: WeightType,
+    ) -> Self {
+        let (network, ahead, _) = joined(parts);
+        Self {
             network,
             semantics: Semantics::Window,
             weights,
@@ -125,7 +152,8 @@ impl Job {
             table,
             count: row as u32,
             states: Vec::new(),
-        })
+            rolling: Vec::new(),
+        }
     }
 
     /// `input` is of one row.
@@ -144,6 +172,7 @@ impl Job {
             table,
             count: input.count() as u32,
             states,
+            rolling: Vec::new(),
         })
     }
 

@@ -42,6 +42,8 @@ const STAMPS: usize = STAGES;
 /// As kernels/resident/whole.cuh has them, instead of the bytes of a copy.
 pub(super) const IN_STATE: u32 = u32::MAX;
 const IS_WINDOW: u32 = u32::MAX - 1;
+/// In a structure: behind all blocks' parts of the device's memory.
+pub(super) const SHARED_STATE: &str = "@shared_state@";
 
 /// A kernel being written.
 pub(super) struct Plan<'network> {
@@ -78,8 +80,9 @@ pub(super) struct Plan<'network> {
     pub(super) guard: &'static str,
     /// Cells that blocks keep of their own units, by the value of the step's output: where in the block's part of the device's memory.
     pub(super) cells: Vec<(ValueId, u32)>,
-    /// Bytes of a block's part of the device's memory.
+    /// Bytes of a block's part of the device's memory, and of what all blocks share.
     state: u32,
+    shared_state: u32,
     notes: Vec<String>,
 }
 
@@ -204,6 +207,7 @@ impl<'network> Plan<'network> {
             guard: "",
             cells: Vec::new(),
             state: 0,
+            shared_state: 0,
             notes: Vec::new(),
         };
         match job.semantics {
@@ -220,6 +224,9 @@ impl<'network> Plan<'network> {
             behind = plan.grid_in_time();
         } else {
             plan.is_ahead = true;
+            if !job.rolling.is_empty() {
+                plan.rolling(&job.rolling)?;
+            }
             plan.stages(&network.stages[..job.ahead])?;
             plan.is_ahead = false;
             plan.input()?;
@@ -232,8 +239,8 @@ impl<'network> Plan<'network> {
     fn window(&mut self) {
         let rows = self.in_state(2 * self.job.steps * self.job.count * 4);
         debug_assert_eq!(rows, 0, "as kernels/resident/window.cuh has it");
-        // Layers of a grid know where it is.
-        if let Some(window) = self.network.inputs.get(1) {
+        // Layers of a grid know where it is, and those of windows side by side.
+        if let (Some(window), true) = (self.network.inputs.get(1), self.job.rolling.is_empty()) {
             self.places[window.0].whole = Some(Whole { offset: 0, copy_bytes: IS_WINDOW });
         }
     }
@@ -275,6 +282,13 @@ impl<'network> Plan<'network> {
     pub(super) fn in_state(&mut self, bytes: u32) -> u32 {
         let offset = self.state;
         self.state = (offset + bytes).next_multiple_of(16);
+        offset
+    }
+
+    /// Bytes of the device's memory that all blocks share, from where [`SHARED_STATE`] says.
+    pub(super) fn in_shared_state(&mut self, bytes: u32) -> u32 {
+        let offset = self.shared_state;
+        self.shared_state = (offset + bytes).next_multiple_of(16);
         offset
     }
 

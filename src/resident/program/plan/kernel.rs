@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{COME_WORD, FIRST_BARRIER, Plan, ROWS_WORD, STAMPS, STOP_WORD, Step, unsupported};
+use super::{COME_WORD, FIRST_BARRIER, Plan, ROWS_WORD, SHARED_STATE, STAMPS, STOP_WORD, Step, unsupported};
 use crate::error::Result;
 use crate::resident::network::ValueId;
 use crate::resident::program::guess::{predicted_cycles, predicted_cycles_in_bands, predicted_cycles_on_grid};
@@ -58,8 +58,10 @@ impl Plan<'_> {
             text = text.replace(&format!("@kept{number}@"), &kept.to_string());
         }
         let shared_bytes = self.shared.next_multiple_of(16);
-        source += &text.replace("@words@", &(shared_bytes / 4).to_string());
-        let (lead_units, state_bytes) = (self.lead(), u64::from(self.state) * u64::from(self.blocks));
+        let of_blocks = u64::from(self.state) * u64::from(self.blocks);
+        let text = text.replace("@words@", &(shared_bytes / 4).to_string());
+        source += &text.replace(SHARED_STATE, &of_blocks.to_string());
+        let (lead_units, state_bytes) = (self.lead(), of_blocks + u64::from(self.shared_state));
         let Self { constants, bands, grid, blocks, threads, notes, job, .. } = self;
         let guess = match (&bands, &grid) {
             (Some(_), _) => predicted_cycles_in_bands,
