@@ -340,7 +340,7 @@ fn inputs_are_normalised_as_the_scalar_version_does_it() {
             .stats(Stats::PerTensor { mean: [0.25], std: [3.0] })
             .clamp(-0.5, 0.75);
         let normalizer = Normalizer::new(&normalization, input, &input.shape, None).unwrap();
-        for asks in [Asks::Each, Asks::First] {
+        for asks in [Asks::Each, Asks::First, Asks::All] {
             agrees("mlp_384", &network, &normalizer, Options { blocks: Some(8), asks, ..Options::default() });
         }
     }
@@ -356,7 +356,7 @@ fn random_networks_answer_as_the_plain_executor_does() {
         let normalizer = untouched(&network, &model);
         let blocks = Some([1, 2, 4][seed as usize % 3]);
         for options in [
-            Options { blocks, threads: Some(64), stamps: seed % 2 == 0, asks: asks(seed), ..Options::default() },
+            Options { blocks, threads: Some(64), stamps: seed % 2 == 0, asks: asks(seed / 3), ..Options::default() },
             Options { weights: in_turn(seed), ..Options::default() },
         ] {
             match program_with(&network, &normalizer, Hardware::H100, options) {
@@ -437,7 +437,7 @@ fn in_turn(number: u64) -> WeightType {
 
 /// Likewise.
 fn asks(number: u64) -> Asks {
-    if number.is_multiple_of(2) { Asks::First } else { Asks::Each }
+    [Asks::First, Asks::Each, Asks::All][number as usize % 3]
 }
 
 /// Turns of a few milliseconds, calls at any time: each is answered once, whichever turn it meets.
@@ -445,7 +445,7 @@ fn asks(number: u64) -> Asks {
 fn calls_across_turns_are_each_answered_once() {
     let model = Model::read(model("mlp_384.onnx")).unwrap();
     let network = lower(&model, &Shapes::new()).unwrap();
-    for (blocks, asks) in [(1, Asks::Each), (4, Asks::Each), (4, Asks::First)] {
+    for (blocks, asks) in [(1, Asks::Each), (4, Asks::Each), (4, Asks::First), (4, Asks::All)] {
         let options = Options { blocks: Some(blocks), threads: Some(128), stamps: true, asks, ..Options::default() };
         let program = program_with(&network, &untouched(&network, &model), Hardware::H100, options).unwrap();
         // The wrap of the units' 32 bits is among the calls.
@@ -816,7 +816,7 @@ fn state_is_carried_from_row_to_row() {
 
 #[test]
 fn states_side_by_side_and_answers_of_several_blocks_are_kept() {
-    for (blocks, asks) in [(1, Asks::First), (4, Asks::First), (4, Asks::Each), (8, Asks::First)] {
+    for (blocks, asks) in [(1, Asks::First), (4, Asks::First), (4, Asks::Each), (8, Asks::First), (4, Asks::All)] {
         let options = Options { blocks: Some(blocks), threads: Some(64), asks, ..Options::default() };
         carries_state(|steps| side_by_side(steps, 9), options, 10, Duration::from_secs(20));
     }
@@ -904,7 +904,7 @@ fn streams_of_halves_are_answered_as_their_windows() {
 
 #[test]
 fn turns_that_end_leave_the_window_to_the_next() {
-    for (is_lstm, blocks, asks) in [(true, 1, Asks::Each), (true, 4, Asks::First), (false, 2, Asks::Each)] {
+    for (is_lstm, blocks, asks) in [(true, 1, Asks::Each), (true, 4, Asks::First), (false, 2, Asks::Each), (true, 8, Asks::All)] {
         let (network, normalizer) = stacked(is_lstm, [3, 36, 2, 36]);
         let options = Options { blocks: Some(blocks), threads: Some(64), asks, ..Options::default() };
         streams("short turns", &network, &normalizer, options, 30, Duration::from_millis(4));

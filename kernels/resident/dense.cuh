@@ -1,6 +1,6 @@
 // A vector times a matrix, its inputs shared out over the blocks: each block multiplies its share of the inputs with all rows
 // and sends the parts of each sum to the block that has the row in its share of the result, which adds them up. One exchange
-// a layer, no shuffles where a thread has a row.
+// a layer, no shuffles where a thread has a row. Where every block has all of the inputs, it multiplies them with its own rows: no exchange.
 
 namespace tickrt {
 namespace resident {
@@ -44,7 +44,7 @@ class ThreadWeights {
   u32 kept_;
 };
 
-// S: threads, blocks; inputs, each_in, in; rows, each_out, out; senders (blocks that have a share of the inputs); parts (lanes
+// S: threads, blocks; direct (every block has all inputs, and needs no parts from others: one block, too); inputs, each_in, in; rows, each_out, out; senders (blocks that have a share of the inputs); parts (lanes
 // that share a row: each has every parts-th four of the block's inputs), k (inputs of a lane), rows_each (of a thread),
 // together (rows beside each other that a thread sends at once); wide (few rows: a warp has one, its lanes the
 // inputs); half (weights are in half precision); weights, weights_each (offset in the constants, and by how much that of the next block is further), where, kept;
@@ -58,8 +58,8 @@ struct Dense {
   // Lanes that add up one row, where that lets one warp do all of it.
   static constexpr u32 kAdders = (S::each_out == 8 || S::each_out == 16 || S::each_out == 4) ? 32 / S::each_out : 1;
 
-  // One block that needs no parts: whoever has the sum writes the result.
-  static constexpr bool kDirect = !S::sums_only && S::blocks == 1;
+  // Whoever has the sum writes the result.
+  static constexpr bool kDirect = !S::sums_only && S::direct;
   // Rows that a thread finishes.
   static constexpr u32 kOwn = S::wide && kDirect ? S::warps_rows : kDirect ? S::rows_each : (S::each_out + S::threads - 1) / S::threads;
 
@@ -84,7 +84,7 @@ struct Dense {
     return kAdders > 1 ? b.thread % S::each_out : b.thread + i * S::threads;
   }
   __device__ static void arm(const Block& b) {
-    if (S::blocks > 1 && b.thread == 0) {
+    if (!S::direct && b.thread == 0) {
       const u32 bytes = share(b) * kParts * 4;
       if (bytes) expect(S::barriers, bytes), expect(S::barriers + 8, bytes);
     }
@@ -109,7 +109,7 @@ struct Dense {
   }
 
   __device__ void multiply(const Block& b) const {
-    if (b.rank >= S::senders) return;
+    if (!S::direct && b.rank >= S::senders) return;
     const u32 part = b.thread % S::parts, column = b.thread / S::parts;
     // Lanes beside each other read fours beside each other: no two from one bank.
     const Words4* x = reinterpret_cast<const Words4*>(shared(S::in)) + part;
@@ -133,11 +133,11 @@ struct Dense {
 #pragma unroll
     for (u32 i = 0; i < S::rows_each; i += S::together) {
       const u32 row = row_of(column, i);
-      if (row >= S::rows) continue;
+      if (row >= (S::direct ? share(b) : S::rows)) continue;
       if (kDirect)
         finish(row, a[i], bias[i < kOwn ? i : 0]);
       else
-        hand_over<S::together>(b, row, b.rank, &a[i]);
+        hand_over<S::together>(b, row, S::direct ? 0 : b.rank, &a[i]);
     }
   }
 
@@ -171,7 +171,7 @@ struct Dense {
     const u32 at = S::received + 4 * (part * S::each_out + place);
     const u32 there = at + b.copy() * S::received_bytes, barrier = S::barriers + 8 * b.copy();
     if (b.rehearses) return;
-    if (S::blocks == 1)
+    if (S::direct)
       for (u32 i = 0; i < kRows; ++i) shared(at)[i] = x[i];
     else if (kRows == 4)
       send4(peer(owner), there, barrier, {x[0], x[kRows > 1 ? 1 : 0], x[kRows > 2 ? 2 : 0], x[kRows > 3 ? 3 : 0]});

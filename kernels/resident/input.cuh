@@ -21,8 +21,8 @@ __device__ inline float element(InputType type, u32 word, u32 k) {
 // all the others, even), units_each (of a block, even); type, count (elements); scaled (whether there is a table of mean, std
 // and place an element), table (its offset in the constants); replaces, replacement (of what is not finite); bounded, lowest,
 // highest; to (where the elements go), whole (to every block, or to the one that asks, as its share of `each`), to_bytes (of
-// one copy), barriers; hands_out (block 0 alone asks, and sends each block its share); on_grid
-// (every block that asks wants all of it).
+// one copy), barriers; hands_out (block 0 alone asks, and sends each block its share); to_each
+// (every block that asks wants all of it, for itself).
 //
 // Shares that are handed out have one copy: what reads them sends sums to block 0, so that this takes no further call before all
 // have read the one before.
@@ -31,7 +31,7 @@ struct Input {
   static constexpr u32 kElements = elements_of_word(S::type);
   // Blocks that have a share.
   static constexpr u32 kAsking = S::units <= S::units_each ? 1 : (S::units + S::units_each - 1) / S::units_each;
-  static constexpr bool kSends = S::whole && S::blocks > 1;
+  static constexpr bool kSends = S::whole && S::blocks > 1 && !S::to_each;
   // Blocks that know of a call without being told.
   static constexpr u32 kKnowing = S::hands_out ? (S::count + S::each - 1) / S::each : kAsking;
 
@@ -74,8 +74,8 @@ struct Input {
     }
   };
 
-  // Which of the parts that are asked for: a block of a grid that asks, asks for all of it.
-  __device__ static u32 part(const Block& b) { return S::on_grid ? 0 : b.rank; }
+  // Which of the parts that are asked for.
+  __device__ static u32 part(const Block& b) { return S::to_each ? 0 : b.rank; }
 
   // Elements of the block's share.
   __device__ static u32 own(const Block& b) { return own_share(b, S::each, S::count); }
@@ -86,7 +86,7 @@ struct Input {
 
   // Block 0's first warp has seen the call: those that ask nobody learn of it.
   __device__ static void tell_others(const Block& b) {
-    if (kKnowing + b.lane < S::blocks) tell(peer(kKnowing + b.lane), S::come_word, u32(b.call) << 1 | 1);
+    if (!S::to_each && kKnowing + b.lane < S::blocks) tell(peer(kKnowing + b.lane), S::come_word, u32(b.call) << 1 | 1);
   }
 
   __device__ static bool ask(Block& b, const Turn& turn) {

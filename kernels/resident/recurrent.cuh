@@ -365,7 +365,7 @@ struct RecurrentStep {
   __device__ bool run(const Block& b) const {
     matrix.multiply(b);
     bool over = false;
-    if (S::blocks == 1) sync_block();
+    if (S::direct) sync_block();
     const u32 own = Dense<S>::share(b);
     if (b.warp * 32 < own) {
       const float* product = whole<S::product, S::product_bytes>(b);
@@ -380,7 +380,7 @@ struct RecurrentStep {
         ahead[i] = matrix.bias[i] + (has && !(S::gru && gate == 2) ? product[of * S::units + unit] : 0.f);
         before[i] = !has ? 0.f : S::keeps_cell ? in_state(b, S::cell)[(b.thread + i * S::threads) / 4] : state[unit];
       }
-      if (S::blocks > 1) over = !wait(b, S::barriers, own * Dense<S>::kParts * 4);
+      if (!S::direct) over = !wait(b, S::barriers, own * Dense<S>::kParts * 4);
 #pragma unroll
       for (u32 i = 0; i < Dense<S>::kOwn; ++i) {
         const u32 row = b.thread + i * S::threads;
@@ -400,7 +400,7 @@ struct RecurrentStep {
  private:
   __device__ static u32 unit_of(const Block& b, u32 i) { return (b.rank * S::each_out + b.thread + i * S::threads) / 4; }
   __device__ static float parts(const Block& b, u32 row) {
-    const float* parts = shared(S::received + (S::blocks > 1 ? b.copy() * S::received_bytes : 0)) + row;
+    const float* parts = shared(S::received + (S::direct ? 0 : b.copy() * S::received_bytes)) + row;
     float a[4] = {};
 #pragma unroll
     for (u32 part = 0; part < Dense<S>::kParts; ++part) a[part % 4] += parts[part * S::each_out];

@@ -109,6 +109,9 @@ pub enum Asks {
     /// Each for its own share. Calls that follow each other may fall into step with all of them; any other call waits for the
     /// last of so many looks.
     Each,
+    /// Each for all of it, where it can keep it: what reads it needs nothing of it from other blocks. Of calls that the host writes into the
+    /// GPU's memory (`ResidentConfig::bar1`); in the host's memory so many looks would get in each other's way.
+    All,
     /// Block 0 for all of it, its warps in step, and hands it out: a call waits for half a look on the mean. Where not every
     /// reader of the input adds up sums, each block asks all the same.
     #[default]

@@ -94,6 +94,8 @@ pub(super) struct Place {
     pub(super) each: u32,
     share: Option<u32>,
     pub(super) whole: Option<Whole>,
+    /// Zeros lie behind where it is whole, to a multiple of 64 elements, and never anything else.
+    zeros_behind: bool,
 }
 
 /// Where a value lies that is whole in every block.
@@ -180,7 +182,7 @@ impl<'network> Plan<'network> {
             _ if blocks == 1 || count <= 32 => count,
             _ => count.div_ceil(blocks).next_multiple_of(4),
         };
-        let place = |count: u32| Place { count, each: share(count), share: None, whole: None };
+        let place = |count: u32| Place { count, each: share(count), share: None, whole: None, zeros_behind: false };
         let places = network.values.iter().map(|value| place(value.count() as u32)).collect();
         let mut plan = Self {
             network,
@@ -426,12 +428,19 @@ impl<'network> Plan<'network> {
     pub(super) fn own_whole(&mut self, id: ValueId) -> Whole {
         let bytes = self.places[id.0].count.next_multiple_of(64) * 4;
         let whole = if bytes <= OWN_WHOLE {
+            self.places[id.0].zeros_behind = true;
             Whole { offset: self.room(bytes), copy_bytes: 0 }
         } else {
             Whole { offset: self.in_state(bytes), copy_bytes: IN_STATE }
         };
         self.places[id.0].whole = Some(whole);
         whole
+    }
+
+    /// Where every block has all of a value in its shared memory, so that it can multiply it with rows of its own.
+    pub(super) fn whole_for_rows(&self, id: ValueId) -> Option<u32> {
+        let Place { whole, zeros_behind, .. } = self.places[id.0];
+        whole.filter(|_| zeros_behind && self.blocks > 1).map(|whole| whole.offset)
     }
 
     /// Puts a value `start` bytes behind where another begins; not so in the window, which moves.

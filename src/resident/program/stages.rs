@@ -80,20 +80,27 @@ impl Plan<'_> {
         from: ValueId,
         weight: &dyn Fn(u32, usize) -> f32,
     ) -> Result<(Numbers, String)> {
-        let input = self.share_of_whole(from);
-        let (blocks, threads) = (self.blocks, self.threads);
         let &Matrix { inputs, rows, each_out, wide, .. } = matrix;
-        let share = self.place(from).each;
-        let senders = inputs.div_ceil(share);
+        let whole = self.whole_for_rows(from).filter(|_| !wide);
+        let (blocks, threads) = (self.blocks, self.threads);
+        // Without others' parts a block has its own rows, and all inputs of them.
+        let (direct, by_rows) = (blocks == 1 || whole.is_some(), whole.is_some());
+        let input = match whole {
+            Some(offset) => offset,
+            None => self.share_of_whole(from),
+        };
+        let share = if by_rows { inputs } else { self.place(from).each };
+        let own_rows = if by_rows { each_out } else { rows };
+        let senders = if direct { 1 } else { inputs.div_ceil(share) };
         let warps = threads / 32;
         let mut parts = 1;
-        while !wide && parts * 2 * rows <= threads && parts < 16 && share >= parts * 8 {
+        while !wide && parts * 2 * own_rows <= threads && parts < 16 && share >= parts * 8 {
             parts *= 2;
         }
-        let (k, rows_each) = (share.div_ceil(4 * parts) * 4, rows.div_ceil(threads / parts));
+        let (k, rows_each) = (share.div_ceil(4 * parts) * 4, own_rows.div_ceil(threads / parts));
         // Rows that are sent at once are fewer messages; they must lie in one share.
         let several = |together: u32| {
-            blocks > 1
+            !direct
                 && rows.is_multiple_of(together)
                 && each_out.is_multiple_of(together)
                 && rows_each.is_multiple_of(together)
@@ -110,23 +117,27 @@ impl Plan<'_> {
                 let row = i / together * columns * together + column * together + i % together;
                 (row, (n % k / 4 * parts + thread % parts) * 4 + n % 4)
             };
-            let input = block * share + place;
-            let there = row < rows && place < share && input < inputs;
-            let there = there && (!wide || n / lanes < warps_rows);
+            let (row, input) = if by_rows { (block * each_out + row, place) } else { (row, block * share + place) };
+            let there = row < rows.min(if by_rows { (block + 1) * each_out } else { rows });
+            let there = there && place < share && input < inputs && (!wide || n / lanes < warps_rows);
             if there { weight(row, self.element(from, input)) } else { 0.0 }
         };
-        let (mut all, words) = (self.by_thread(senders, [threads, count], &of_thread)?, self.words(count));
+        let having = if by_rows { blocks } else { senders };
+        let (mut all, words) = (self.by_thread(having, [threads, count], &of_thread)?, self.words(count));
         // Blocks without inputs load what lies behind, and do not use it.
-        all.resize(all.len() + ((blocks - senders) * words * threads) as usize, 0.0);
+        all.resize(all.len() + ((blocks - having) * words * threads) as usize, 0.0);
         let weights = self.constant(all);
         let bias = self.constant(matrix.bias.iter().copied());
         let (received, received_bytes) = self.received(senders * each_out * 4);
-        let barriers = if blocks > 1 { self.barriers()? } else { 0 };
-        self.hears(senders);
+        let barriers = if direct { 0 } else { self.barriers()? };
+        if !direct {
+            self.hears(senders);
+        }
         let kept = self.weights_of_threads(words);
         let numbers = Numbers::default()
             .int("threads", threads)
             .int("blocks", blocks)
+            .truth("direct", direct)
             .int("inputs", inputs)
             .int("each_in", share)
             .int("in", input)
@@ -147,7 +158,11 @@ impl Plan<'_> {
             .int("received", received)
             .int("received_bytes", received_bytes)
             .int("barriers", barriers);
-        let how = if wide { "a warp a row".to_owned() } else { format!("{parts} threads a row of a block") };
+        let how = match () {
+            () if wide => "a warp a row".to_owned(),
+            () if by_rows => format!("{parts} threads a row, {own_rows} rows a block"),
+            () => format!("{parts} threads a row of a block"),
+        };
         Ok((numbers, format!("{how}, {count} weights a thread")))
     }
 

@@ -302,8 +302,10 @@ impl Args {
         self.resident_blocks.iter().for_each(|it| value("resident-blocks", it));
         self.resident_threads.iter().for_each(|it| value("resident-threads", it));
         self.semantics.iter().for_each(|it| value("semantics", it));
-        if self.resident_asks == Some(Asks::Each) {
-            value("resident-asks", &"each");
+        match self.resident_asks {
+            Some(Asks::Each) => value("resident-asks", &"each"),
+            Some(Asks::All) => value("resident-asks", &"all"),
+            Some(Asks::First) | None => {}
         }
         if self.stamps {
             options.push("--stamps".to_owned());
@@ -325,7 +327,8 @@ fn semantics(text: &str) -> Result<Semantics, String> {
 fn asks(text: &str) -> Result<Asks, String> {
     match text {
         "each" => Ok(Asks::Each),
+        "all" => Ok(Asks::All),
         "first" => Ok(Asks::First),
-        _ => Err(format!("`{text}` is none of each, first")),
+        _ => Err(format!("`{text}` is none of each, all, first")),
     }
 }

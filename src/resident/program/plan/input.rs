@@ -39,7 +39,8 @@ impl Plan<'_> {
         }
         let in_place = in_place || any_order;
         let units = self.job.words().next_multiple_of(2);
-        // Each block asks for its own share, or for a part that it sends to all.
+        // Each block asks for all, for its own share, or for a part that it sends to all.
+        let to_each = self.asks == Asks::All && self.blocks > 1 && self.bands.is_none();
         let whole = self.blocks > 1 && (kind != "F32" || !in_place || planes_apart);
         // Where what reads the shares sends sums to block 0: any matrix.
         let sums = |stage: &Stage| dense(stage) || matches!(&stage.operation, Operation::RecurrentStep(_));
@@ -51,12 +52,17 @@ impl Plan<'_> {
             && self.network.stages.iter().filter(|&stage| reads_input(stage)).all(sums);
         let hands_out = self.asks == Asks::First && self.blocks > 1 && !whole && is_read_for_sums;
         let units_each = match () {
-            () if self.blocks == 1 || hands_out => units,
+            () if self.blocks == 1 || hands_out || to_each => units,
             () if !whole => place.each.next_multiple_of(2),
             () if units >= 16 * self.blocks => units.div_ceil(self.blocks).next_multiple_of(16),
             () => units.div_ceil(self.blocks).next_multiple_of(2),
         };
-        let (to, to_bytes, barriers) = if whole {
+        let (to, to_bytes, barriers) = if to_each {
+            let offset = self.room(place.count.next_multiple_of(64) * 4);
+            self.places[id.0].whole = Some(Whole { offset, copy_bytes: 0 });
+            self.places[id.0].zeros_behind = true;
+            (offset, 0, 0)
+        } else if whole {
             self.hears(units.div_ceil(units_each));
             let Whole { offset, copy_bytes } = self.whole_room(id);
             let behind = self.bands.as_ref().map_or(0, |bands| bands.bytes_behind(id, self.blocks));
@@ -74,19 +80,20 @@ impl Plan<'_> {
         let numbers = self.common(id).int("units", units).int("units_each", units_each);
         let numbers = numbers.int("lead", self.lead()).int("rows_word", ROWS_WORD).int("come_word", COME_WORD);
         let numbers = numbers.text(&format!("  static constexpr InputType type = InputType::{kind};\n"));
-        let numbers =
-            numbers.truth("scaled", !table.is_empty()).int("table", at).truth("whole", whole || self.blocks == 1);
+        let numbers = numbers.truth("scaled", !table.is_empty()).int("table", at);
+        let numbers = numbers.truth("whole", whole || to_each || self.blocks == 1);
         let numbers = numbers.truth("replaces", replaces).float("replacement", replacement);
         let numbers = numbers.truth("bounded", lowest > f32::NEG_INFINITY || highest < f32::INFINITY);
         let numbers = numbers.float("lowest", lowest).float("highest", highest);
         let numbers = numbers.int("to", to).int("to_bytes", to_bytes).int("barriers", barriers);
-        let numbers = numbers.truth("hands_out", hands_out).truth("on_grid", self.grid.is_some());
-        let where_to = match (whole, hands_out) {
-            (true, _) => ", each block's part to all",
-            (_, true) => ", from block 0 to each its share",
-            _ => "",
+        let numbers = numbers.truth("hands_out", hands_out).truth("to_each", to_each || self.grid.is_some());
+        let where_to = match () {
+            () if to_each => ", each block all of them",
+            () if whole => ", each block's part to all",
+            () if hands_out => ", from block 0 to each its share",
+            () => "",
         };
-        self.step("Input", numbers, whole || hands_out, false, format!("{units} units of input{where_to}"));
+        self.step("Input", numbers, (whole || hands_out) && !to_each, false, format!("{units} units of input{where_to}"));
         Ok(())
     }
 
