@@ -128,12 +128,15 @@ fn tag(sequence: u64, status: Status) -> u32 {
 
 /// Inputs and answers in band, as the units of one slot.
 pub(crate) mod in_band {
-    use super::{Status, Unit};
+    use super::{Status, Unit, tag};
     use crate::atomic::{Ordering, fence};
     use crate::backend::OutputShape;
 
     /// Beyond this many words the flag is no slower.
     const MOST_WORDS: usize = 256;
+
+    /// After so many calls an answer's number comes again.
+    pub(crate) const NUMBERS: u64 = 1 << 24;
 
     /// Whether these outputs can be delivered so.
     pub(crate) fn fits(outputs: &[OutputShape]) -> bool {
@@ -145,7 +148,10 @@ pub(crate) mod in_band {
     #[inline]
     pub(crate) fn finished(units: &[Unit], sequence: u64) -> Option<Status> {
         let status = units.last()?.status(sequence)?;
-        units.iter().all(|unit| unit.status(sequence) == Some(status)).then_some(status)
+        let whole = u64::from(tag(sequence, status)) << 32;
+        // Without a way out on the way: half as long.
+        let apart = units.iter().fold(0, |apart, unit| apart | (unit.0.load(Ordering::Relaxed) ^ whole));
+        (apart >> 32 == 0).then_some(status)
     }
 
     /// Whether any unit looks like one of call `sequence`.
@@ -166,12 +172,45 @@ pub(crate) mod in_band {
     /// carry the number: those beyond the words, too.
     #[inline]
     pub(crate) fn send(words: &[u32], units: &[Unit], sequence: u64) {
-        for (unit, &word) in units.iter().zip(words) {
+        let sent = send_by_fours(words, units, sequence);
+        for (unit, &word) in units.iter().zip(words).skip(sent) {
             unit.send(sequence, word);
         }
         for unit in units.iter().skip(words.len()) {
             unit.send(sequence, 0);
         }
+    }
+
+    /// The same, two units a store, a third of the time; how many words that was. A processor with AVX stores aligned 16 bytes whole (Intel SDM
+    /// volume 3, 9.1.1; AMD APM volume 2, 7.3.2), and with them each unit.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    fn send_by_fours(words: &[u32], units: &[Unit], sequence: u64) -> usize {
+        use std::arch::x86_64::{
+            __m128i, _mm_loadu_si128, _mm_set1_epi32, _mm_store_si128, _mm_unpackhi_epi32, _mm_unpacklo_epi32,
+        };
+        let fours = words.len().min(units.len()) / 4;
+        if !std::arch::is_x86_feature_detected!("avx") || !units.as_ptr().addr().is_multiple_of(16) {
+            return 0;
+        }
+        let from = words.as_ptr().cast::<__m128i>();
+        let into = units.as_ptr().cast::<__m128i>().cast_mut();
+        // SAFETY: so many fours of words and of units are there, and the units are aligned. Units are atomics: they may be written through a
+        // shared reference, by this thread alone, and who reads them reads 8 bytes whole, on the device.
+        unsafe {
+            let number = _mm_set1_epi32(sequence as i32);
+            for four in 0..fours {
+                let words = _mm_loadu_si128(from.add(four));
+                _mm_store_si128(into.add(2 * four), _mm_unpacklo_epi32(words, number));
+                _mm_store_si128(into.add(2 * four + 1), _mm_unpackhi_epi32(words, number));
+            }
+        }
+        4 * fours
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn send_by_fours(_words: &[u32], _units: &[Unit], _sequence: u64) -> usize {
+        0
     }
 
     /// As [`send`], of a window's newest row, behind the number of rows that the call brings.
@@ -225,6 +264,26 @@ mod tests {
         assert_eq!(words, [7, 8, 9]);
         for other in [sequence - 1, sequence + 1, 0] {
             assert_eq!(in_band::finished(&units, other), None);
+        }
+    }
+
+    #[test]
+    fn input_in_band_has_its_number_beside_each_word_wherever_it_begins() {
+        let units: [Unit; 40] = std::array::from_fn(|_| Unit::default());
+        for (first, count) in [(0, 0), (0, 1), (1, 9), (2, 17), (3, 4), (4, 30)] {
+            let words: Vec<u32> = (0..count as u32).map(|word| 0x8000_0001 + 3 * word).collect();
+            let (sequence, behind) = ((7 << 32) + u64::from(u32::MAX) - count as u64, first + count + 2);
+            units.iter().for_each(|unit| unit.send(1, 5));
+            in_band::send(&words, &units[first..behind], sequence);
+            for (place, unit) in units.iter().enumerate() {
+                let word = match place.checked_sub(first) {
+                    Some(word) if word < count => words[word],
+                    Some(word) if word < count + 2 => 0,
+                    _ => 5,
+                };
+                let number = if (first..behind).contains(&place) { sequence } else { 1 };
+                assert_eq!(unit.0.load(Ordering::Relaxed), number << 32 | u64::from(word), "{first} {count} {place}");
+            }
         }
     }
 

@@ -49,7 +49,7 @@ class ThreadWeights {
 // together (rows beside each other that a thread sends at once); wide (few rows: a warp has one, its lanes the
 // inputs); half (weights are in half precision); weights, weights_each (offset in the constants, and by how much that of the next block is further), where, kept;
 // bias (offset in the constants); received (where parts arrive), received_bytes (of one copy), barriers; function, alpha;
-// sums_only (somebody else adds the parts up: RecurrentStep).
+// sums_only (somebody else adds the parts up: RecurrentStep); softmax (over the rows, which are few, all of one block, and have no function).
 template <class S>
 struct Dense {
   static constexpr u32 kColumns = S::threads / S::parts;  // rows at a time
@@ -198,7 +198,12 @@ struct Dense {
     float all = (a[0] + a[1]) + (a[2] + a[3]);
     if (kAdders > 1)
       for (u32 mask = S::each_out; mask < 32; mask *= 2) all += across_lanes(all, mask);
-    if (adder == 0 && row < own) finish(row, all, bias[i]);
+    if constexpr (S::softmax) {
+      const float x = softmax_across_lanes<S::rows>(all + bias[i]);
+      if (adder == 0 && row < own) shared(S::out)[row] = x;
+    } else {
+      if (adder == 0 && row < own) finish(row, all, bias[i]);
+    }
   }
 };
 

@@ -26,5 +26,20 @@ __device__ float apply(float x, float alpha) {
   }
 }
 
+// What softmax (whole.cuh) makes of a row of which the first lanes of a warp have an element each, in its order.
+template <u32 kColumns>
+__device__ float softmax_across_lanes(float x) {
+  float row[kColumns];
+#pragma unroll
+  for (u32 k = 0; k < kColumns; ++k) row[k] = from_lane(x, k);
+  float greatest = row[0];
+#pragma unroll
+  for (u32 k = 1; k < kColumns; ++k) greatest = row[k] > greatest || row[k] != row[k] ? row[k] : greatest;
+  float all = 0;
+#pragma unroll
+  for (u32 k = 0; k < kColumns; ++k) all += exponential(row[k] - greatest);
+  return exponential(x - greatest) * reciprocal(all);
+}
+
 }  // namespace resident
 }  // namespace tickrt

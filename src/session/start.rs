@@ -72,7 +72,7 @@ impl Session {
             None => None,
         };
         let (state, submitted) = (SlotState::Free, Instant::now());
-        let free = Slot { state, shape: 0, words: 0, tag: 0, submitted, moment: None };
+        let free = Slot { state, shape: 0, words: 0, tag: 0, submitted, moment: None, taken: None };
         let mut session = Self {
             slots: vec![free; backend.slots().len()].into(),
             depth: config.depth.min(backend.slots().len()),

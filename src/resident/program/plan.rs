@@ -265,9 +265,10 @@ impl<'network> Plan<'network> {
                 next += 1;
                 continue;
             }
-            let pooled = stages.get(next + 1).filter(|pool| self.pools_into(stage, pool));
-            self.stage(stage, pooled)?;
-            next += 1 + usize::from(pooled.is_some());
+            let behind = stages.get(next + 1);
+            let behind = behind.filter(|next| self.pools_into(stage, next) || self.has_softmax(stage, next));
+            self.stage(stage, behind)?;
+            next += 1 + usize::from(behind.is_some());
         }
         Ok(())
     }

@@ -192,6 +192,7 @@ impl Plan<'_> {
             .int("cell", cell)
             .truth("gru", gru)
             .truth("sums_only", true)
+            .truth("softmax", false)
             .function(None)
             .int("product", product.offset)
             .int("product_bytes", product.copy_bytes)

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::numbers::{Numbers, function, literal};
-use super::plan::Plan;
+use super::plan::{Place, Plan};
 use super::unsupported;
 use crate::error::Result;
 use crate::resident::network::{
@@ -12,6 +12,8 @@ use crate::resident::network::{
 
 /// Rows of a matrix up to which a warp has one.
 const WIDE_ROWS: u32 = 16;
+/// Outputs of a dense layer up to which each lane has all that a softmax goes over.
+const SOFTMAX_ROWS: usize = 8;
 
 /// A matrix whose rows are shared out over the blocks, `each_out` a block.
 pub(super) struct Matrix {
@@ -25,14 +27,14 @@ pub(super) struct Matrix {
 }
 
 impl Plan<'_> {
-    /// One stage, and the pool behind it where they are one.
-    pub(super) fn stage(&mut self, stage: &Stage, pool: Option<&Stage>) -> Result<()> {
-        let (first, into) = (stage.reads[0], pool.map_or(stage.writes, |pool| pool.writes));
+    /// One stage, and what comes behind it where they are one: a convolution's pool, a dense layer's softmax.
+    pub(super) fn stage(&mut self, stage: &Stage, behind: Option<&Stage>) -> Result<()> {
+        let (first, into) = (stage.reads[0], behind.map_or(stage.writes, |behind| behind.writes));
         match &stage.operation {
-            Operation::Dense(dense) if dense.rows == 1 => self.dense(dense, first, into),
+            Operation::Dense(dense) if dense.rows == 1 => self.dense(dense, behind.is_some(), first, into),
             Operation::Dense(dense) => self.matrix(dense, first, into),
             Operation::Conv(conv) => {
-                let pool = pool.map(|pool| match &pool.operation {
+                let pool = behind.map(|pool| match &pool.operation {
                     Operation::Pool(pool) => pool,
                     _ => unreachable!("`pools_into` saw a pool"),
                 });
@@ -54,7 +56,24 @@ impl Plan<'_> {
         part.is_some_and(|whole| self.lies_within(whole, start, into))
     }
 
-    fn dense(&mut self, dense: &Dense, from: ValueId, into: ValueId) -> Result<()> {
+    /// A softmax over few sums that block 0 adds up, a lane each: nothing else reads them.
+    pub(super) fn has_softmax(&self, stage: &Stage, softmax: &Stage) -> bool {
+        let (Operation::Dense(dense), &Operation::Softmax { rows, columns }) = (&stage.operation, &softmax.operation)
+        else {
+            return false;
+        };
+        let Place { count, each, .. } = self.place(softmax.writes);
+        (dense.rows, rows) == (1, 1)
+            && columns == dense.outputs
+            && columns <= SOFTMAX_ROWS
+            && dense.activation.is_none()
+            && softmax.reads == [stage.writes]
+            && self.network.uses(stage.writes) == 1
+            && self.blocks > 1
+            && count == each
+    }
+
+    fn dense(&mut self, dense: &Dense, softmax: bool, from: ValueId, into: ValueId) -> Result<()> {
         let bias = bias_of(dense.bias.as_deref(), dense.outputs);
         let matrix = Matrix {
             inputs: dense.inputs as u32,
@@ -66,8 +85,10 @@ impl Plan<'_> {
         let weight = |row: u32, input: usize| dense.weights[row as usize * dense.inputs + input];
         let (numbers, how) = self.product(&matrix, from, &weight)?;
         let out = self.share(into);
-        let numbers = numbers.int("out", out).truth("sums_only", false).function(dense.activation);
-        let note = format!("dense {} to {}, {how}", dense.inputs, dense.outputs);
+        let numbers = numbers.int("out", out).truth("sums_only", false).truth("softmax", softmax);
+        let numbers = numbers.function(dense.activation);
+        let with = if softmax { ", softmax" } else { "" };
+        let note = format!("dense {} to {}{with}, {how}", dense.inputs, dense.outputs);
         self.step("Dense", numbers, self.blocks > 1, false, note);
         Ok(())
     }
