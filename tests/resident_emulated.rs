@@ -919,6 +919,9 @@ fn windows_side_by_side_have_the_bits_of_windows_that_came_whole() {
         (true, [5, 7, 2, 36], 2, 96, WeightType::F32),
         (true, [9, 33, 3, 20], 1, 128, WeightType::F16),
         (true, [4, 6, 2, 90], 4, 128, WeightType::F32),
+        // More windows than threads have at a time.
+        (true, [14, 5, 2, 20], 1, 128, WeightType::F32),
+        (false, [11, 5, 3, 36], 2, 96, WeightType::F32),
         (false, [6, 12, 2, 18], 4, 64, WeightType::F32),
         (false, [3, 5, 1, 3], 8, 64, WeightType::F16),
     ] {

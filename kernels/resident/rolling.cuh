@@ -1,6 +1,8 @@
 // Windows that are on their way side by side. With each row of a stream a window begins; a new row goes through all that have begun, at
 // once, layer by layer, and behind it the oldest of them lacks the newest row alone. So a row costs one step of many windows, and not all
-// steps of one. A window's sums are the same, in the same order, whichever way it came to its rows: answers do not depend on that.
+// steps of one. Behind a call that brought all of its window none has begun: the rows go through as many of the oldest windows as threads have at
+// a time, and through the next so many when those have been asked for, until those that begin with new rows follow. A window's sums are
+// the same, in the same order, whichever way it came to its rows: answers do not depend on that.
 //
 // Outputs and cells of all windows lie in the device's memory, in two copies: a step reads the one and writes the other. Each block computes
 // its units for all windows; blocks meet behind each layer. Nothing of it is lost at the end of a turn.
@@ -8,13 +10,15 @@
 namespace tickrt {
 namespace resident {
 
-// The windows of a round. Those that have begun are counted from the oldest on; `first` is the place of that one.
-struct Rows {
-  u32 first;
-  u32 step;   // which row of the oldest
-  u32 count;  // windows that the step is of
-  u32 newest; // the one that begins with the row
-  u32 into;   // the copy that is written
+// A row, and the windows that it goes through: the first of all windows, and the last.
+struct Step {
+  u32 row;      // which one of the rows before the newest
+  u32 oldest;   // place of the oldest window
+  u32 count;    // windows of the step
+  u32 split;    // so many of them are the first; between them and the last
+  u32 skipped;  // lie so many others
+  u32 begins;   // the one that begins with the row; none if it is not among them
+  u32 into;     // the copy that is written
 };
 
 // A layer of them. Four lanes have a unit of some windows; each adds up a quarter of the inputs, for all four gates. Weights and states pass
@@ -33,28 +37,28 @@ struct RollingLayer {
   static constexpr u32 kInChunks = S::is_first ? 0 : (S::in_units + S::chunk - 1) / S::chunk;
   static constexpr u32 kChunks = kInChunks + (S::units + S::chunk - 1) / S::chunk;
 
-  static __device__ void run(const Block& b, const Turn& turn, u64 memory, const Rows& rows) {
-    if (S::is_first) multiply_row(b, turn, rows);
-    const u32 passes = (rows.count + kPass - 1) / kPass, stages = passes * kChunks;
+  static __device__ void run(const Block& b, const Turn& turn, u64 memory, const Step& step) {
+    if (S::is_first) multiply_row(b, turn, step);
+    const u32 passes = (step.count + kPass - 1) / kPass, stages = passes * kChunks;
     const u32 group = b.thread / kLanes;
     const bool has = group < S::each * kApart;
     const u32 own = has ? group / kApart : 0, window = has ? group % kApart : 0;
     float sums[S::together][4] = {};
-    stage(b, turn, memory, rows, 0, 0);
+    stage(b, turn, memory, step, 0, 0);
 #pragma unroll 1
     for (u32 at = 0, pass = 0, chunk = 0; at < stages; ++at) {
       const u32 buffer = S::staged + (at & 1) * kBuffer;
       copies_are_there();
       sync_block();
       const u32 next = chunk + 1 == kChunks ? 0 : chunk + 1;
-      if (at + 1 < stages) stage(b, turn, memory, rows, next == 0 ? pass + 1 : pass, next);
+      if (at + 1 < stages) stage(b, turn, memory, step, next == 0 ? pass + 1 : pass, next);
       if (chunk < kInChunks)
         add<false, S::is_first ? 4 : S::in_units>(b, buffer, own, window, chunk, sums);
       else
         add<true, S::units>(b, buffer, own, window, chunk - kInChunks, sums);
       chunk = next;
       if (chunk != 0) continue;
-      finish(b, turn, memory, rows, has, own, pass * kPass + window, sums);
+      finish(b, turn, memory, step, has, own, pass * kPass + window, sums);
       ++pass;
 #pragma unroll
       for (u32 j = 0; j < S::together; ++j) {
@@ -64,21 +68,20 @@ struct RollingLayer {
     }
   }
 
-  // Where the outputs of a window are, and its cells behind them.
-  static __device__ float* outputs(u64 memory, const Rows& rows, u32 copy, u32 window) {
-    return reinterpret_cast<float*>(memory + S::state) + (copy * S::windows + place(rows, window)) * S::pitch;
+  static __device__ float* outputs(u64 memory, const Step& step, u32 copy, u32 window) {
+    return reinterpret_cast<float*>(memory + S::state) + place(step, copy, window) * S::pitch;
   }
 
  private:
-  static __device__ u32 place(const Rows& rows, u32 window) {
-    const u32 place = rows.first + window;
-    return place < S::windows ? place : place - S::windows;
+  static __device__ u32 place(const Step& step, u32 copy, u32 window) {
+    const u32 place = step.oldest + window + (window < step.split ? 0 : step.skipped);
+    return copy * S::windows + (place < S::windows ? place : place - S::windows);
   }
 
   // The row times its weights: a warp a row of them.
-  static __device__ void multiply_row(const Block& b, const Turn& turn, const Rows& rows) {
+  static __device__ void multiply_row(const Block& b, const Turn& turn, const Step& step) {
     constexpr u32 kWarps = S::threads / 32, kLoads = (S::inputs + 31) / 32;
-    const float* row = b.window + rows.step * S::inputs;
+    const float* row = b.window + step.row * S::inputs;
     float x[kLoads];
 #pragma unroll
     for (u32 k = 0; k < kLoads; ++k) x[k] = 32 * k + b.lane < S::inputs ? row[32 * k + b.lane] : 0.f;
@@ -94,19 +97,19 @@ struct RollingLayer {
   }
 
   // Sends for a chunk of weights, and of what they are multiplied with.
-  static __device__ void stage(const Block& b, const Turn& turn, u64 memory, const Rows& rows, u32 pass, u32 chunk) {
+  static __device__ void stage(const Block& b, const Turn& turn, u64 memory, const Step& step, u32 pass, u32 chunk) {
     const u32 buffer = S::staged + ((pass * kChunks + chunk) & 1) * kBuffer;
     const u64 weights = turn.constants + S::weights + u64(b.rank) * S::weights_each + u64(chunk) * kWeightBytes;
     for (u32 i = b.thread; i < kRows * kFours; i += S::threads) copy4(buffer + 16 * i, weights + 16ull * i, true);
     const bool of_state = chunk >= kInChunks;
     const u32 four = (of_state ? chunk - kInChunks : chunk) * kFours, fours = ((of_state ? S::units : S::in_units) + 3) / 4;
-    const u32 copy = of_state ? rows.into ^ 1 : rows.into;
-    const u64 from = memory + (of_state ? S::state : S::in) + u64(copy) * S::windows * (of_state ? S::pitch : S::in_pitch) * 4;
+    const u32 copy = of_state ? step.into ^ 1 : step.into, pitch = of_state ? S::pitch : S::in_pitch;
+    const u64 from = memory + (of_state ? S::state : S::in);
     for (u32 i = b.thread; i < kPass * kFours; i += S::threads) {
       const u32 window = pass * kPass + i / kFours, k = four + i % kFours;
-      if (window >= rows.count) break;
-      const bool begins = of_state && window == rows.newest;
-      const u64 at = begins ? turn.constants + S::initial : from + u64(place(rows, window)) * (of_state ? S::pitch : S::in_pitch) * 4;
+      if (window >= step.count) break;
+      const bool begins = of_state && window == step.begins;
+      const u64 at = begins ? turn.constants + S::initial : from + 4ull * place(step, copy, window) * pitch;
       copy4(buffer + kWeightBytes + 16 * i, at + 16ull * (k < fours ? k : 0), k < fours);
     }
   }
@@ -138,7 +141,7 @@ struct RollingLayer {
   }
 
   // From the sums to the outputs and cells of the thread's windows.
-  static __device__ void finish(const Block& b, const Turn& turn, u64 memory, const Rows& rows, bool has, u32 own, u32 window,
+  static __device__ void finish(const Block& b, const Turn& turn, u64 memory, const Step& step, bool has, u32 own, u32 window,
                                 const float (&sums)[S::together][4]) {
     const u32 unit = b.rank * S::each + own, lane = b.thread % kLanes;
     const bool there = has && unit < S::units;
@@ -149,35 +152,34 @@ struct RollingLayer {
     for (u32 j = 0; j < S::together; ++j) {
       const u32 of = window + j * kApart;
       before[j] = 0;
-      if (there && of < rows.newest && of < rows.count)
-        before[j] = load_word4(outputs(memory, rows, rows.into ^ 1, of) + (S::gru ? 0 : S::pitch / 2) + unit);
-      else if (there && of == rows.newest)
+      if (!there || of >= step.count) continue;
+      if (of == step.begins)
         before[j] = constant(turn.constants + S::initial + 4ull * ((S::gru ? 0 : S::units) + unit));
+      else
+        before[j] = load_word4(outputs(memory, step, step.into ^ 1, of) + (S::gru ? 0 : S::pitch / 2) + unit);
     }
 #pragma unroll
     for (u32 j = 0; j < S::together; ++j) {
       float h = before[j], c = before[j];
       gates<S::gru>(b, of_gate<kLanes>(b, sums[j]) + of_row, b.lane / kLanes * kLanes, h, c);
       const u32 of = window + j * kApart;
-      if (!has || of >= rows.count) continue;
-      float* to = outputs(memory, rows, rows.into, of) + unit;
+      if (!has || of >= step.count) continue;
+      float* to = outputs(memory, step, step.into, of) + unit;
       if (lane == 0) *to = h;
       if (!S::gru && lane == 1) to[S::pitch / 2] = c;
     }
   }
 };
 
-// All layers, from row to row. S: threads, blocks, windows; memory (offset in the device's, of all blocks), state (there: which call the windows are ready
-// for); words (where blocks say that they have written: two copies, one each), barriers; each_layer(b, turn, memory, rows, meet), give(b, memory,
-// rows): what the oldest window has to where what comes behind looks for it.
+// All layers. S: threads, blocks, windows, layers, most (windows of which a step is no dearer than of one); memory (offset in the device's, of
+// all blocks), state (there: a call, and how many of the first windows and of the last lack its row alone and those behind it); words (where
+// blocks say that they have written: two copies, one each), barriers; each_layer(b, turn, memory, step, meet): one row; each_behind(b, turn,
+// memory, step): each layer so many rows behind the first; give(b, memory, step): what the oldest window has, to where what comes behind looks for it.
 template <class S>
 struct Rolling {
   static constexpr u32 kBytes = 4 * S::blocks;
-  // Of the word in the device's memory: rows are there, and windows have to go through them all; else what `ready_for` says, or nothing is there.
-  static constexpr u64 kRowsAlone = 2;
-  static __device__ u64 ready_for(u64 call) { return call << 1 | 1; }
 
-  // What all blocks know. Both change in a turn, of which the object outlives all rounds.
+  // What all blocks know, of the whole turn: the object outlives its rounds.
   mutable u64 state;
   mutable u32 meetings = 0;
 
@@ -188,32 +190,57 @@ struct Rolling {
 
   __device__ bool run(const Block& b, const Turn& turn) const {
     const u64 memory = turn.state + S::memory;
-    Rows rows{};
-    rows.first = u32(b.call % S::windows);
-    // A call that brought its window waits for that one alone.
-    if (b.again || state == kRowsAlone || state == ready_for(b.call - 1)) {
-      rows.step = !b.again && state == ready_for(b.call - 1) ? S::windows - 1 : 0;
-      remember(b, memory, kRowsAlone);
-#pragma unroll 1
-      for (; rows.step < S::windows; ++rows.step) {
-        rows.newest = rows.step;
-        rows.count = b.again ? 1 : rows.step + 1;
-        // The last one writes the copy that the call's number says.
-        rows.into = u32(b.call + S::windows - 1 - rows.step) & 1;
-        if (!S::each_layer(b, turn, memory, rows, [&] { return meet(b); })) return false;
-      }
-      if (!b.again) remember(b, memory, ready_for(b.call));
+    const u32 number = u32(state >> 32);
+    u32 first = u32(state) >> 16, last = u32(state) & 0xffff;
+    Step step{};
+    step.oldest = u32(b.call % S::windows);
+    step.into = u32(b.call) & 1;
+    if (!b.again && number + 1 == u32(b.call)) {
+      // One row more: the oldest window is no more, and one begins.
+      last = last < S::windows ? last + 1 : last;
+      first = first > 0 ? first - 1 : 0;
+      first = first < S::windows - last ? first : S::windows - last;
+      step.row = S::windows - 1;
+      step.count = first + last;
+      step.split = first;
+      step.skipped = S::windows - step.count;
+      step.begins = step.count - 1;
+      // None, should the turn end on the way.
+      remember(b, memory, 0, 0);
+      if (!S::each_layer(b, turn, memory, step, [&] { return meet(b); })) return false;
+      remember(b, memory, first, last);
+    } else if (b.again || number != u32(b.call)) {
+      first = last = 0;
+      remember(b, memory, 0, 0);
     }
-    rows.into = u32(b.call) & 1;
-    S::give(b, memory, rows);
+    if (first == 0 && last < S::windows) {
+      first = S::most < S::windows - last ? S::most : S::windows - last;
+      if (!go_through(b, turn, memory, step, first)) return false;
+      remember(b, memory, first, last);
+    }
+    S::give(b, memory, step);
     sync_block();
     return true;
   }
 
  private:
-  __device__ void remember(const Block& b, u64 memory, u64 what) const {
-    state = what;
-    if (b.is_first_thread()) store_word8(memory + S::state, what);
+  // All rows go through the first windows. Each layer is a row behind the one before it, so that blocks meet once a row.
+  __device__ bool go_through(const Block& b, const Turn& turn, u64 memory, Step step, u32 first) const {
+    // Who still reads what has been written there before?
+    if (!meet(b)) return false;
+    step.count = first;
+    step.skipped = 0;
+#pragma unroll 1
+    for (step.row = 0; step.row < S::windows + S::layers - 1; ++step.row) {
+      S::each_behind(b, turn, memory, step);
+      if (!meet(b)) return false;
+    }
+    return true;
+  }
+
+  __device__ void remember(const Block& b, u64 memory, u32 first, u32 last) const {
+    state = u64(u32(b.call)) << 32 | first << 16 | last;
+    if (b.is_first_thread()) store_word8(memory + S::state, state);
   }
 
   // What blocks have written is there for all of them.
@@ -230,10 +257,24 @@ struct Rolling {
   }
 };
 
-// One layer's, at the end.
+// A layer that is so many rows behind the first, where it has a row. The last row's copy is that of `step`.
+template <class S, u32 kBehind>
+__device__ void layer_behind(const Block& b, const Turn& turn, u64 memory, Step step) {
+  // Below zero there is none.
+  step.row -= kBehind;
+  if (step.row >= S::windows) return;
+  step.begins = step.row < step.count ? step.row : S::windows;
+  step.count = step.row < step.count ? step.row + 1 : step.count;
+  step.into ^= (S::windows - 1 - step.row) & 1;
+  // The layer before has used the same buffers.
+  sync_block();
+  RollingLayer<S>::run(b, turn, memory, step);
+}
+
+// A layer's, at the end.
 template <class S>
-__device__ void give_oldest(const Block& b, u64 memory, const Rows& rows, float* output, float* cell) {
-  const float* from = RollingLayer<S>::outputs(memory, rows, rows.into, 0);
+__device__ void give_oldest(const Block& b, u64 memory, const Step& step, float* output, float* cell) {
+  const float* from = reinterpret_cast<const float*>(memory + S::state) + (step.into * S::windows + step.oldest) * S::pitch;
   for (u32 i = b.thread; i < S::units; i += S::threads) {
     output[i] = load_word4(from + i);
     if (!S::gru) cell[i] = load_word4(from + S::pitch / 2 + i);

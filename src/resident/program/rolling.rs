@@ -16,6 +16,8 @@ use crate::resident::stream::Layer;
 const LANES: u32 = 4;
 /// Windows of a thread, at most: each takes four registers.
 const MOST_TOGETHER: u32 = 8;
+/// Their number has 16 bits.
+const MOST_WINDOWS: u32 = 1 << 16;
 /// Floats of a chunk. Rows of it that lie beside each other are in other banks: sixteen more than a multiple of 32.
 const CHUNKS: [u32; 4] = [112, 80, 48, 16];
 /// Bytes of shared memory for both of a layer's buffers.
@@ -25,7 +27,8 @@ const STAGED: u32 = 64 * 1024;
 struct Shares {
     /// Units of a block.
     each: u32,
-    /// Windows of a thread.
+    /// Threads that have a unit, four lanes each, and windows of a thread.
+    apart: u32,
     together: u32,
     /// Floats of a chunk.
     chunk: u32,
@@ -39,14 +42,14 @@ impl Shares {
         // Of all blocks together whole fours: what lies behind the last unit is read.
         let each = units.div_ceil(blocks).next_multiple_of(4 / blocks.min(4));
         let apart = threads / LANES / each;
-        if apart == 0 {
+        if apart == 0 || windows >= MOST_WINDOWS {
             return Err(unsupported(format!("{each} units a block of {threads} threads, {windows} windows at once")));
         }
-        // The least work; of two the fewer passes.
+        // The fewest loads from shared memory; of two the fewer passes.
         let passes = |together: u32| windows.div_ceil(apart * together);
         let together = (1..=MOST_TOGETHER)
             .rev()
-            .min_by_key(|&together| passes(together) * (together + 1))
+            .min_by_key(|&together| passes(together) * (together + 4))
             .expect("there are some");
         let bytes = |chunk: u32| 2 * 4 * chunk * (4 * each + apart * together);
         let wanted = layer.units.max(layer.inputs) as u32;
@@ -55,7 +58,7 @@ impl Shares {
             (wanted.div_ceil(chunk), chunk)
         });
         let chunk = chunk.ok_or_else(|| unsupported(format!("{} bytes of weights at a time", bytes(CHUNKS[3]))))?;
-        Ok(Self { each, together, chunk, staged: bytes(chunk) })
+        Ok(Self { each, apart, together, chunk, staged: bytes(chunk) })
     }
 }
 
@@ -76,14 +79,15 @@ impl Plan<'_> {
         let staged = self.room(shares.iter().map(|shares| shares.staged).max().unwrap_or(0));
         let row_sums = self.room(4 * shares[0].each * 4);
         let ready_for = self.in_shared_state(8);
-        let (mut structures, mut steps, mut gives) = (String::new(), String::new(), String::new());
+        let (mut structures, mut steps, mut behind, mut gives) = (String::new(), String::new(), String::new(), String::new());
         let (mut before, mut notes) = (None, Vec::new());
         for (number, (layer, shares)) in layers.iter().zip(&shares).enumerate() {
             let (numbers, outputs) = self.rolling_layer(&layer.of, shares, before)?;
             let numbers = numbers.int("staged", staged).int("row_sums", row_sums);
             let _ = writeln!(structures, "  struct Layer{number} {{\n{}  }};", numbers.0);
-            let _ = writeln!(steps, "    RollingLayer<Layer{number}>::run(b, turn, memory, rows);");
+            let _ = writeln!(steps, "    RollingLayer<Layer{number}>::run(b, turn, memory, step);");
             let _ = writeln!(steps, "    if (!meet()) return false;");
+            let _ = writeln!(behind, "    layer_behind<Layer{number}, {number}>(b, turn, memory, step);");
             let output = self.own_whole(layer.output);
             let mut to = vec![(output.offset, output.copy_bytes)];
             if let Some(cell) = layer.cell {
@@ -95,11 +99,12 @@ impl Plan<'_> {
                 _ => format!("shared({offset})"),
             };
             let places = to.iter().map(place).chain(["nullptr".to_owned()]).take(2).collect::<Vec<_>>().join(", ");
-            let _ = writeln!(gives, "    give_oldest<Layer{number}>(b, memory, rows, {places});");
+            let _ = writeln!(gives, "    give_oldest<Layer{number}>(b, memory, step, {places});");
             let name = if is_gru(layer.of.cell)? { "GRU" } else { "LSTM" };
             notes.push(format!("{name} of {} units", layer.of.units));
             before = Some(outputs);
         }
+        let most = shares.iter().map(|shares| shares.apart * shares.together).min().unwrap_or(1).min(windows);
         let (words, barriers) =
             if blocks > 1 { (self.room(2 * 4 * blocks), self.barriers()?) } else { (0, 0) };
         self.hears(blocks);
@@ -112,10 +117,13 @@ impl Plan<'_> {
             .int("words", words)
             .int("barriers", barriers)
             .text(&structures)
+            .int("layers", layers.len())
+            .int("most", most)
             .text(&format!(
                 "  template <class Meet>\n  static __device__ bool each_layer(const Block& b, const Turn& turn, u64 memory, const \
-                 Rows& rows, const Meet& meet) {{\n{steps}    return true;\n  }}\n  static __device__ void give(const Block& b, u64 \
-                 memory, const Rows& rows) {{\n{gives}  }}\n"
+                 Step& step, const Meet& meet) {{\n{steps}    return true;\n  }}\n  static __device__ void each_behind(const Block& \
+                 b, const Turn& turn, u64 memory, const Step& step) {{\n{behind}  }}\n  static __device__ void give(const Block& b, \
+                 u64 memory, const Step& step) {{\n{gives}  }}\n"
             ));
         let note = format!("{windows} windows one row further, {}", notes.join(", "));
         self.step("Rolling", numbers, blocks > 1, true, note);
