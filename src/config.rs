@@ -61,8 +61,8 @@ pub struct ResidentConfig {
     /// Whether calls are written into the GPU's memory, through its BAR1, instead of the host's, which the kernel polls across
     /// PCIe: a call is seen some 0.3 to 0.8 µs sooner, and always as soon (`benches/probes/resident.md`). It needs the driver's Vulkan
     /// part; where that is missing the engine does not start, with [`ErrorKind::Unavailable`]. The first such engine of a process
-    /// takes half a second more to start. For engines that were built with `--resident-asks each`: blocks do not get in each
-    /// other's way there.
+    /// takes half a second more to start. For engines that were built with `--resident-asks all`: blocks do not get in each
+    /// other's way there, and need nothing of the input from each other.
     pub bar1: bool,
     /// How often a turn of its own asks, between two others, a question whose answer is known from the start, 1 s unless set; zero:
     /// never. If the answer has changed, something has overwritten the weights on the GPU: calls submitted from then on end with

@@ -132,7 +132,8 @@ struct Slot {
     submitted: Instant,
     /// The window that was asked, so that another backend can answer in this one's place.
     moment: Option<Moment>,
-    /// The last call whose answer came in band and was taken, and its units: since then no others have been written but of later calls.
+    /// The last call whose answer came in band and was taken, and its units. A device that takes calls in order has written none since then
+    /// but those of later calls.
     taken: Option<(u64, usize)>,
 }
 
@@ -574,7 +575,9 @@ impl Session {
     fn prepare(&mut self, index: usize, shape: usize, sequence: u64) {
         let words = self.words[shape];
         self.slots[index].words = words;
-        let is_taken = |(taken, of): (u64, usize)| of >= words && sequence - taken < in_band::NUMBERS;
+        // A graph launched ahead that expires writes the number that comes next.
+        let in_order = self.backend.takes_calls_in_order();
+        let is_taken = |(taken, of): (u64, usize)| in_order && of >= words && sequence - taken < in_band::NUMBERS;
         let seen = match self.backend.slots()[index].done {
             Done::Flag(_) => self.finished(index, sequence).is_some(),
             // Looking at all units takes a hundred nanoseconds where they are a hundred, and mostly it is known.

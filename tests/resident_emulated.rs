@@ -824,9 +824,34 @@ fn states_side_by_side_and_answers_of_several_blocks_are_kept() {
 
 #[test]
 fn turns_that_end_leave_the_state_to_the_next() {
-    for (is_lstm, blocks) in [(true, 1), (true, 4), (false, 2)] {
-        let options = Options { blocks: Some(blocks), threads: Some(64), ..Options::default() };
+    for (is_lstm, blocks, asks) in [
+        (true, 1, Asks::First),
+        (true, 4, Asks::First),
+        (false, 2, Asks::First),
+        (true, 4, Asks::Each),
+        (true, 2, Asks::All),
+    ] {
+        let options = Options { blocks: Some(blocks), threads: Some(64), asks, ..Options::default() };
         carries_state(|steps| stacked(is_lstm, [steps, 36, 2, 36]), options, 30, Duration::from_millis(4));
+    }
+}
+
+/// Or the host would write the next call over one that a block has not seen, which no answer waits for.
+#[test]
+fn blocks_that_no_answer_waits_for_do_not_look_for_all_of_a_call() {
+    let (small, of_small) = stacked(true, [4, 6, 1, 20]);
+    let model = Model::read(model("mlp_384.onnx")).unwrap();
+    let large = lower(&model, &Shapes::new()).unwrap();
+    let of_large = untouched(&large, &model);
+    for (network, normalizer, semantics, all) in [
+        (&large, &of_large, Semantics::Whole, true),
+        (&small, &of_small, Semantics::Whole, true),
+        (&small, &of_small, Semantics::Window, false),
+    ] {
+        let options = Options { blocks: Some(8), semantics, asks: Asks::All, ..Options::default() };
+        let program = program_with(network, normalizer, Hardware::H100, options).unwrap();
+        let looks = program.notes.iter().any(|note| note.ends_with("units of input, each block all of them"));
+        assert_eq!(looks, all, "{:#?}", program.notes);
     }
 }
 
@@ -904,7 +929,9 @@ fn streams_of_halves_are_answered_as_their_windows() {
 
 #[test]
 fn turns_that_end_leave_the_window_to_the_next() {
-    for (is_lstm, blocks, asks) in [(true, 1, Asks::Each), (true, 4, Asks::First), (false, 2, Asks::Each), (true, 8, Asks::All)] {
+    for (is_lstm, blocks, asks) in
+        [(true, 1, Asks::Each), (true, 4, Asks::First), (false, 2, Asks::Each), (true, 8, Asks::All)]
+    {
         let (network, normalizer) = stacked(is_lstm, [3, 36, 2, 36]);
         let options = Options { blocks: Some(blocks), threads: Some(64), asks, ..Options::default() };
         streams("short turns", &network, &normalizer, options, 30, Duration::from_millis(4));
@@ -945,7 +972,8 @@ fn windows_side_by_side_have_the_bits_of_windows_that_came_whole() {
                 by_rows.submit_rows(&newest[newest.len() - taken * row * 4..], row * 4),
                 whole.submit_rows(bytemuck::cast_slice(window), row * 4),
             ];
-            let got = [by_rows.wait(calls[0]), whole.wait(calls[1])].map(|answer| answer.into_iter().map(f32::to_bits).collect::<Vec<_>>());
+            let got = [by_rows.wait(calls[0]), whole.wait(calls[1])]
+                .map(|answer| answer.into_iter().map(f32::to_bits).collect::<Vec<_>>());
             assert_eq!(got[0], got[1], "{sizes:?}, window {number}");
             if number % 4 == 1 {
                 by_rows.wait_for_the_end_of_a_turn();

@@ -1,5 +1,5 @@
-// The beginning of a call: each block asks the host's memory for its share of the units, one load on its way a thread, and
-// normalises what came. A block without a share asks nobody: loads of one line are served one after the other, a microsecond
+// The beginning of a call: each block asks the host's memory, or its own device's, for its share of the units or for all, one load on its way
+// a thread, and normalises what came. A block without a share asks nobody: loads of one line are served one after the other, a microsecond
 // each (benches/probes/resident.md). Block 0 tells it that the call has come.
 
 namespace tickrt {

@@ -390,7 +390,8 @@ struct RecurrentStep {
         const u32 unit = unit_of(b, i);
         if (b.thread % 4 == 0 && row < own && unit < S::units) {
           shared(S::out)[row / 4] = h;
-          if (S::keeps_cell && !b.rehearses) in_state(b, S::cell)[row / 4] = c;
+          // A call that this turn does not answer is no step.
+          if (S::keeps_cell && !b.rehearses && !over) in_state(b, S::cell)[row / 4] = c;
         }
       }
     }

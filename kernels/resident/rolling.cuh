@@ -5,7 +5,7 @@
 // the same, in the same order, whichever way it came to its rows: answers do not depend on that.
 //
 // Outputs and cells of all windows lie in the device's memory, in two copies: a step reads the one and writes the other. Each block computes
-// its units for all windows; blocks meet behind each layer. Nothing of it is lost at the end of a turn.
+// its units for all windows; blocks meet behind each layer. The next turn finds them, unless this one ends amid a step.
 
 namespace tickrt {
 namespace resident {
@@ -21,7 +21,7 @@ struct Step {
   u32 into;     // the copy that is written
 };
 
-// A layer of them. Four lanes have a unit of some windows; each adds up a quarter of the inputs, for all four gates. Weights and states pass
+// A layer of them. Four lanes have a unit of some windows; each adds up a quarter of the inputs, for all gates. Weights and states pass
 // through shared memory a chunk at a time, the next one on its way meanwhile.
 //
 // S: threads, blocks, windows; each (units of a block), units, gru; is_first (it reads the row: the same for all windows), inputs; in, in_units,
@@ -165,8 +165,9 @@ struct RollingLayer {
       const u32 of = window + j * kApart;
       if (!has || of >= step.count) continue;
       float* to = outputs(memory, step, step.into, of) + unit;
-      if (lane == 0) *to = h;
-      if (!S::gru && lane == 1) to[S::pitch / 2] = c;
+      // Behind the last unit zeros, whatever the row: they are read, if of no use.
+      if (lane == 0) *to = there ? h : 0.f;
+      if (!S::gru && lane == 1) to[S::pitch / 2] = there ? c : 0.f;
     }
   }
 };
@@ -195,7 +196,7 @@ struct Rolling {
     Step step{};
     step.oldest = u32(b.call % S::windows);
     step.into = u32(b.call) & 1;
-    if (!b.again && number + 1 == u32(b.call)) {
+    if (!b.again && number + 1 == u32(b.call) && first + last > 0) {
       // One row more: the oldest window is no more, and one begins.
       last = last < S::windows ? last + 1 : last;
       first = first > 0 ? first - 1 : 0;

@@ -103,16 +103,17 @@ pub struct Options {
     pub in_bands: bool,
 }
 
-/// Which blocks look for a call in the host's memory, where a block needs a share of its input alone.
+/// Which blocks look for a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Asks {
-    /// Each for its own share. Calls that follow each other may fall into step with all of them; any other call waits for the
+    /// Each for its own share, where it needs no more. Calls that follow each other may fall into step with all of them; any other call waits for the
     /// last of so many looks.
     Each,
-    /// Each for all of it, where it can keep it: what reads it needs nothing of it from other blocks. Of calls that the host writes into the
-    /// GPU's memory (`ResidentConfig::bar1`); in the host's memory so many looks would get in each other's way.
+    /// Each for all of it: what reads it needs nothing of it from other blocks. Of calls that the host writes into the GPU's memory
+    /// (`ResidentConfig::bar1`); in the host's memory so many looks would get in each other's way. As [`Each`](Self::Each) where not every block
+    /// takes part in each answer, where calls carry state, and of planes in bands; a grid has its own way.
     All,
-    /// Block 0 for all of it, its warps in step, and hands it out: a call waits for half a look on the mean. Where not every
+    /// Block 0 for all of it where a block needs a share alone, its warps in step, and hands it out: a call waits for half a look on the mean. Where not every
     /// reader of the input adds up sums, each block asks all the same.
     #[default]
     First,
@@ -188,13 +189,16 @@ pub fn program_with(network: &Network, input: &Normalizer, hardware: Hardware, o
     let rolling = job.rolling(network);
     let mut refused = None;
     for layout in plain.filter(|_| !options.in_bands).chain(in_bands) {
-        let plan = |job, layout| Plan::new(job, hardware, layout, options.asks)?.finish(options.stamps);
-        // Where the layers find room for it, which is little beside their weights.
-        let whole = Of { bands: None, grid: None, ..layout };
-        if let Some(Ok(program)) = rolling.as_ref().map(|job| plan(job, whole)) {
+        // Where not every block takes part in each answer, not all of them may look for all of a call.
+        let plan = |job, layout: &Of, asks| Plan::new(job, hardware, layout, asks)?.finish(options.stamps);
+        let planned = |job| match plan(job, &layout, options.asks) {
+            Err(_) if options.asks == Asks::All => plan(job, &layout, Asks::Each),
+            other => other,
+        };
+        if let Some(Ok(program)) = rolling.as_ref().filter(|_| layout.bands.is_none()).map(planned) {
             return Ok(program);
         }
-        match plan(&job, layout) {
+        match planned(&job) {
             Ok(program) => return Ok(program),
             Err(error) => refused = Some(refused.unwrap_or(error)),
         }
@@ -220,7 +224,7 @@ fn program_on_grid(network: &Network, input: &Normalizer, hardware: Hardware, op
     let threads = options.threads.unwrap_or(grid::THREADS);
     let grid = Some(Grid::of(&job.network, hardware, options.blocks, threads)?);
     let layout = Of { blocks: 1, threads, runs: false, bands: None, grid };
-    Plan::new(&job, hardware, layout, options.asks).and_then(|plan| plan.finish(options.stamps))
+    Plan::new(&job, hardware, &layout, options.asks)?.finish(options.stamps)
 }
 
 fn unsupported(got: String) -> Error {

@@ -64,7 +64,7 @@ TICKRT_MUST_USE tickrt_error *tickrt_config_set_resident_turn_ns(tickrt_config *
 TICKRT_MUST_USE tickrt_error *tickrt_config_set_resident_share_gpu(tickrt_config *config, bool share_gpu);
 
 /* Whether calls of a resident engine are written into the GPU's memory, through its BAR1, instead of the host's: sooner seen. Needs
- * the driver's Vulkan part, or the engine does not start (TICKRT_UNAVAILABLE). For engines built with --resident-asks each. */
+ * the driver's Vulkan part, or the engine does not start (TICKRT_UNAVAILABLE). For engines built with --resident-asks all. */
 TICKRT_MUST_USE tickrt_error *tickrt_config_set_resident_bar1(tickrt_config *config, bool bar1);
 
 /* How often a resident engine is asked a question whose answer is known, 1 s unless set; 0: never. If the answer has changed,

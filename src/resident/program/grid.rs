@@ -31,6 +31,7 @@ const UNITS: u32 = 8;
 const STEP: u32 = 16;
 
 /// A grid, and where its layers find each other.
+#[derive(Clone)]
 pub(super) struct Grid {
     pub(super) blocks: u32,
     /// Units of the newest row.
@@ -39,6 +40,7 @@ pub(super) struct Grid {
 }
 
 /// Of a layer that has been planned: what runs in time.
+#[derive(Clone)]
 struct Layer {
     number: usize,
     note: String,

@@ -65,8 +65,11 @@ pub(super) struct Plan<'network> {
     input_order: Option<Vec<u32>>,
     shared: u32,
     barriers: u32,
-    /// Blocks that block 0 waits for in each call, from itself on.
+    /// Blocks that block 0 waits for in each call, from itself on; and those without which no answer goes out.
     heard: u32,
+    heard_in_time: u32,
+    /// Whether each block looks for all of a call: then each must have seen it before the answer goes out, behind which the host may write over it.
+    to_each: bool,
     registers: u32,
     structures: String,
     steps: Vec<Step>,
@@ -134,6 +137,7 @@ impl Layout {
 }
 
 /// How a network is to be laid out.
+#[derive(Clone)]
 pub(super) struct Of {
     pub(super) blocks: u32,
     pub(super) threads: u32,
@@ -175,8 +179,8 @@ struct Step {
 
 impl<'network> Plan<'network> {
     /// Everything but the text around it.
-    pub(super) fn new(job: &'network Job, hardware: Hardware, layout: Of, asks: Asks) -> Result<Self> {
-        let Of { blocks, threads, runs, bands, grid } = layout;
+    pub(super) fn new(job: &'network Job, hardware: Hardware, layout: &Of, asks: Asks) -> Result<Self> {
+        let Of { blocks, threads, runs, bands, grid } = layout.clone();
         let network = &job.network;
         let share = |count: u32| match count {
             _ if blocks == 1 || count <= 32 => count,
@@ -200,6 +204,8 @@ impl<'network> Plan<'network> {
             shared: FIRST_BARRIER + BARRIERS * 16,
             barriers: 0,
             heard: 1,
+            heard_in_time: 1,
+            to_each: false,
             registers: 0,
             structures: String::new(),
             steps: Vec::new(),
@@ -313,6 +319,9 @@ impl<'network> Plan<'network> {
     /// Block 0 waits in each call for something that the first `blocks` blocks send.
     pub(super) fn hears(&mut self, blocks: u32) {
         self.heard = self.heard.max(blocks);
+        if !self.is_ahead && !self.is_behind {
+            self.heard_in_time = self.heard_in_time.max(blocks);
+        }
     }
 
     /// Which of the network's elements of this value lies at place `at`.

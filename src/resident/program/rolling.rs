@@ -14,8 +14,8 @@ use crate::resident::stream::Layer;
 
 /// Lanes that have a unit of some windows.
 const LANES: u32 = 4;
-/// Windows of a thread, at most: each takes four registers.
-const MOST_TOGETHER: u32 = 8;
+/// Windows of a thread, at most: each takes eight registers, beside weights that stay there (with seven lstm_b spills 200 bytes).
+const MOST_TOGETHER: u32 = 6;
 /// Their number has 16 bits.
 const MOST_WINDOWS: u32 = 1 << 16;
 /// Floats of a chunk. Rows of it that lie beside each other are in other banks: sixteen more than a multiple of 32.
@@ -40,7 +40,10 @@ impl Shares {
     fn of(layer: &Recurrent, blocks: u32, threads: u32) -> Result<Self> {
         let (units, windows) = (layer.units as u32, layer.steps as u32);
         // Of all blocks together whole fours: what lies behind the last unit is read.
-        let each = units.div_ceil(blocks).next_multiple_of(4 / blocks.min(4));
+        let mut each = units.div_ceil(blocks);
+        while !(each * blocks).is_multiple_of(4) {
+            each += 1;
+        }
         let apart = threads / LANES / each;
         if apart == 0 || windows >= MOST_WINDOWS {
             return Err(unsupported(format!("{each} units a block of {threads} threads, {windows} windows at once")));
@@ -78,8 +81,9 @@ impl Plan<'_> {
         let shares = layers.iter().map(|layer| Shares::of(&layer.of, blocks, threads)).collect::<Result<Vec<_>>>()?;
         let staged = self.room(shares.iter().map(|shares| shares.staged).max().unwrap_or(0));
         let row_sums = self.room(4 * shares[0].each * 4);
-        let ready_for = self.in_shared_state(8);
-        let (mut structures, mut steps, mut behind, mut gives) = (String::new(), String::new(), String::new(), String::new());
+        let begun = self.in_shared_state(8);
+        let (mut structures, mut steps, mut behind, mut gives) =
+            (String::new(), String::new(), String::new(), String::new());
         let (mut before, mut notes) = (None, Vec::new());
         for (number, (layer, shares)) in layers.iter().zip(&shares).enumerate() {
             let (numbers, outputs) = self.rolling_layer(&layer.of, shares, before)?;
@@ -105,15 +109,14 @@ impl Plan<'_> {
             before = Some(outputs);
         }
         let most = shares.iter().map(|shares| shares.apart * shares.together).min().unwrap_or(1).min(windows);
-        let (words, barriers) =
-            if blocks > 1 { (self.room(2 * 4 * blocks), self.barriers()?) } else { (0, 0) };
+        let (words, barriers) = if blocks > 1 { (self.room(2 * 4 * blocks), self.barriers()?) } else { (0, 0) };
         self.hears(blocks);
         let numbers = Numbers::default()
             .int("threads", threads)
             .int("blocks", blocks)
             .int("windows", windows)
             .text(&format!("  static constexpr u64 memory = {SHARED_STATE};\n"))
-            .int("state", ready_for)
+            .int("state", begun)
             .int("words", words)
             .int("barriers", barriers)
             .text(&structures)
@@ -130,7 +133,12 @@ impl Plan<'_> {
         Ok(())
     }
 
-    fn rolling_layer(&mut self, of: &Recurrent, shares: &Shares, before: Option<Outputs>) -> Result<(Numbers, Outputs)> {
+    fn rolling_layer(
+        &mut self,
+        of: &Recurrent,
+        shares: &Shares,
+        before: Option<Outputs>,
+    ) -> Result<(Numbers, Outputs)> {
         let &Shares { each, together, chunk, .. } = shares;
         let (units, inputs, blocks) = (of.units as u32, of.inputs as u32, self.blocks);
         let gru = is_gru(of.cell)?;

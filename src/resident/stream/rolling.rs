@@ -61,7 +61,8 @@ pub fn roll(split: &Split) -> Option<Rolling> {
         }
     }
     drop(stages);
-    let is_read = |id: &ValueId| ahead.outputs.contains(id) || rest.iter().any(|stage: &Stage| stage.reads.contains(id));
+    let is_read =
+        |id: &ValueId| ahead.outputs.contains(id) || rest.iter().any(|stage: &Stage| stage.reads.contains(id));
     if layers.is_empty() || hidden.iter().any(is_read) {
         return None;
     }

@@ -41,8 +41,9 @@ pub struct Args {
     /// state being carried on the GPU from call to call
     #[arg(long, value_name = "WHICH", value_parser = semantics, requires = "resident")]
     pub semantics: Option<Semantics>,
-    /// With --resident: which blocks look for a call where each needs a share of its input alone. first: one for all, so that no
-    /// call waits for the last to look (without this flag, too); each: every one for its own
+    /// With --resident: which blocks look for a call. first: one for all where each needs a share of the input alone, so that no call
+    /// waits for the last to look (without this flag, too); each: every one for its own share; all: every one for all of it, for
+    /// --resident-bar1
     #[arg(long = "resident-asks", alias = "resident_asks", value_name = "WHO", value_parser = asks, requires = "resident")]
     pub resident_asks: Option<Asks>,
     /// With --resident: sum up the cycles of each stage, for whoever looks for what takes the time

@@ -40,7 +40,9 @@ impl Plan<'_> {
         let in_place = in_place || any_order;
         let units = self.job.words().next_multiple_of(2);
         // Each block asks for all, for its own share, or for a part that it sends to all.
-        let to_each = self.asks == Asks::All && self.blocks > 1 && self.bands.is_none();
+        let stateful = self.job.semantics == Semantics::Stateful;
+        let to_each = self.asks == Asks::All && self.blocks > 1 && self.bands.is_none() && !stateful;
+        self.to_each = to_each;
         let whole = self.blocks > 1 && (kind != "F32" || !in_place || planes_apart);
         // Where what reads the shares sends sums to block 0: any matrix.
         let sums = |stage: &Stage| dense(stage) || matches!(&stage.operation, Operation::RecurrentStep(_));
@@ -93,7 +95,13 @@ impl Plan<'_> {
             () if hands_out => ", from block 0 to each its share",
             () => "",
         };
-        self.step("Input", numbers, (whole || hands_out) && !to_each, false, format!("{units} units of input{where_to}"));
+        self.step(
+            "Input",
+            numbers,
+            (whole || hands_out) && !to_each,
+            false,
+            format!("{units} units of input{where_to}"),
+        );
         Ok(())
     }
 

@@ -22,6 +22,11 @@ impl Plan<'_> {
             let _ = write!(touches, "look_at_answer<Answer{number}>(b, turn); ");
             first += self.place(id).count;
         }
+        let answering =
+            self.network.outputs.iter().map(|&id| self.place(id)).map(|place| place.count.div_ceil(place.each));
+        if self.to_each && answering.max().unwrap_or(1).max(self.heard_in_time) < self.blocks {
+            return Err(unsupported("blocks that look for a call and that no answer waits for".into()));
+        }
         let alone = |&id: &ValueId| self.blocks == 1 || self.place(id).each == self.place(id).count;
         let answers_early = self.network.outputs.iter().all(alone);
         (self.is_behind, self.guard) = (true, "");
@@ -48,8 +53,12 @@ impl Plan<'_> {
         let mut wanted: Vec<_> = self.wanted.iter().copied().enumerate().collect();
         // What a call waits for comes first.
         wanted.sort_by_key(|&(_, (_, in_time))| !in_time);
-        for (number, (bytes, _)) in wanted {
+        for (number, (bytes, in_time)) in wanted {
             let fits = bytes + 16 <= left;
+            if in_time && !fits && !self.job.rolling.is_empty() {
+                // They are wanted sooner than what windows side by side have there.
+                return Err(unsupported(format!("{bytes} bytes of weights in a block")));
+            }
             let kept = if fits { self.room(bytes) } else { 0 };
             left = (self.hardware.shared_bytes as u32).saturating_sub(self.shared);
             let place = if fits { "Weights::Shared" } else { "Weights::Global" };
