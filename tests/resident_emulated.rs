@@ -843,12 +843,15 @@ fn blocks_that_no_answer_waits_for_do_not_look_for_all_of_a_call() {
     let model = Model::read(model("mlp_384.onnx")).unwrap();
     let large = lower(&model, &Shapes::new()).unwrap();
     let of_large = untouched(&large, &model);
+    // What is computed ahead brings its products from all blocks, but not in time.
+    let (uneven, of_uneven) = stacked(true, [4, 6, 2, 100]);
     for (network, normalizer, semantics, all) in [
+        (&uneven, &of_uneven, Semantics::Window, false),
         (&large, &of_large, Semantics::Whole, true),
         (&small, &of_small, Semantics::Whole, true),
         (&small, &of_small, Semantics::Window, false),
     ] {
-        let options = Options { blocks: Some(8), semantics, asks: Asks::All, ..Options::default() };
+        let options = Options { blocks: Some(16), semantics, asks: Asks::All, ..Options::default() };
         let program = program_with(network, normalizer, Hardware::H100, options).unwrap();
         let looks = program.notes.iter().any(|note| note.ends_with("units of input, each block all of them"));
         assert_eq!(looks, all, "{:#?}", program.notes);

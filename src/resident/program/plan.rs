@@ -385,7 +385,10 @@ impl<'network> Plan<'network> {
     fn gather(&mut self, id: ValueId, whole: Whole, layout: Layout) -> Result<()> {
         let (from, barriers) = (self.share(id), self.barriers()?);
         let Place { count, each, .. } = self.place(id);
+        let is_ahead = self.is_ahead || self.is_there_ahead(id);
+        let was_ahead = std::mem::replace(&mut self.is_ahead, is_ahead);
         self.hears(count.div_ceil(each));
+        self.is_ahead = was_ahead;
         let staged_bytes = layout.longest_share(count, each, self.blocks) * 4;
         let runs = self.runs && self.blocks > 1 && count.div_ceil(4) >= RUNS_FROM * self.threads;
         let staged = if runs { self.room(2 * staged_bytes) } else { 0 };
@@ -402,7 +405,6 @@ impl<'network> Plan<'network> {
             .int("plane_pitch", layout.plane_pitch)
             .int("barriers", barriers);
         let note = format!("{} floats to every block", self.place(id).count);
-        let is_ahead = self.is_ahead || self.is_there_ahead(id);
         self.step_at(is_ahead, if runs { "GatherRuns" } else { "Gather" }, numbers, true, false, note);
         Ok(())
     }
