@@ -44,7 +44,8 @@ class ThreadWeights {
   u32 kept_;
 };
 
-// S: threads, blocks; direct (every block has all inputs, and needs no parts from others: one block, too); inputs, each_in, in; rows, each_out, out; senders (blocks that have a share of the inputs); parts (lanes
+// S: threads, blocks; direct (every block has all inputs, and needs no parts from others: one block, too); inputs, each_in (of a block), in; rows, each_out,
+// out; senders (blocks that have a share of the inputs; one that needs none); parts (lanes
 // that share a row: each has every parts-th four of the block's inputs), k (inputs of a lane), rows_each (of a thread),
 // together (rows beside each other that a thread sends at once); wide (few rows: a warp has one, its lanes the
 // inputs); half (weights are in half precision); weights, weights_each (offset in the constants, and by how much that of the next block is further), where, kept;

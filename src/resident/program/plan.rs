@@ -318,8 +318,12 @@ impl<'network> Plan<'network> {
 
     /// Block 0 waits in each call for something that the first `blocks` blocks send.
     pub(super) fn hears(&mut self, blocks: u32) {
+        self.hears_at(self.is_ahead, blocks);
+    }
+
+    fn hears_at(&mut self, is_ahead: bool, blocks: u32) {
         self.heard = self.heard.max(blocks);
-        if !self.is_ahead && !self.is_behind {
+        if !is_ahead && !self.is_behind {
             self.heard_in_time = self.heard_in_time.max(blocks);
         }
     }
@@ -386,9 +390,7 @@ impl<'network> Plan<'network> {
         let (from, barriers) = (self.share(id), self.barriers()?);
         let Place { count, each, .. } = self.place(id);
         let is_ahead = self.is_ahead || self.is_there_ahead(id);
-        let was_ahead = std::mem::replace(&mut self.is_ahead, is_ahead);
-        self.hears(count.div_ceil(each));
-        self.is_ahead = was_ahead;
+        self.hears_at(is_ahead, count.div_ceil(each));
         let staged_bytes = layout.longest_share(count, each, self.blocks) * 4;
         let runs = self.runs && self.blocks > 1 && count.div_ceil(4) >= RUNS_FROM * self.threads;
         let staged = if runs { self.room(2 * staged_bytes) } else { 0 };
