@@ -5,11 +5,9 @@
 
 use std::cmp::Reverse;
 
-use half::f16;
-
 use super::numbers::Numbers;
-use super::plan::{Plan, half};
-use super::recurrent::is_gru;
+use super::plan::{Plan, half, rounded_to_half};
+use super::recurrent::{gate_of_inputs, gate_of_state, is_gru};
 use super::stages::bias_of;
 use super::unsupported;
 use crate::error::Result;
@@ -120,8 +118,7 @@ impl<'network> Plan<'network> {
             let bound = bound(of)?;
             let sum_weights = match sums {
                 Some(dense) => {
-                    let rounded = dense.weights.iter().map(|&x| Ok(f16::from_bits(half(x)? as u16).to_f32()));
-                    let rounded = rounded.collect::<Result<Vec<_>>>()?;
+                    let rounded = dense.weights.iter().map(|&x| rounded_to_half(x)).collect::<Result<Vec<_>>>()?;
                     self.constant(rounded)
                 }
                 None => 0,
@@ -214,11 +211,8 @@ impl<'network> Plan<'network> {
     fn grid_layer(&mut self, of: &Recurrent) -> Result<Numbers> {
         let gru = is_gru(of.cell)?;
         let (threads, each) = (self.threads, self.groups(of));
-        // A GRU's candidate has its row's part in the third row and its state's in the fourth.
-        let of_row = |gate: usize| (gate < of.cell.gates()).then_some(gate);
-        let of_state = |gate: usize| if gru { [Some(0), Some(1), None, Some(2)][gate] } else { Some(gate) };
-        let weights = self.halves(of, of.inputs, &of.weights, &of_row)?;
-        let state_weights = self.halves(of, of.units, &of.recurrent, &of_state)?;
+        let weights = self.halves(of, of.inputs, &of.weights, &|row| gate_of_inputs(of, row))?;
+        let state_weights = self.halves(of, of.units, &of.recurrent, &|row| gate_of_state(gru, row))?;
         let [bias, initial] = self.bias_and_initial(of, gru);
         let late = if self.state_words(of) <= STATE_WORDS { "Registers" } else { "Global" };
         let ahead = self.room(2 * 4 * UNITS * each * 4);

@@ -653,6 +653,11 @@ pub(super) fn half(x: f32) -> Result<u32> {
     Ok(u32::from(half.to_bits()))
 }
 
+/// A weight as half precision has it.
+pub(super) fn rounded_to_half(x: f32) -> Result<f32> {
+    Ok(f16::from_bits(half(x)? as u16).to_f32())
+}
+
 /// Weights of one of so many threads that stay in registers.
 fn weight_registers(threads: u32) -> u32 {
     ((REGISTERS / threads).min(REGISTERS_OF_THREAD) / 8 * 8).saturating_sub(OTHER_REGISTERS)

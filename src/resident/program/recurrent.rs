@@ -226,6 +226,17 @@ pub(super) fn is_gru(cell: Cell) -> Result<bool> {
     }
 }
 
+/// Which of the network's gates one of a unit's four rows has that its inputs are multiplied with. A GRU's candidate has its inputs' part in
+/// the third row, and its state's in the fourth.
+pub(super) fn gate_of_inputs(of: &Recurrent, row: usize) -> Option<usize> {
+    (row < of.cell.gates()).then_some(row)
+}
+
+/// Likewise of the row that its state is multiplied with.
+pub(super) fn gate_of_state(gru: bool, row: usize) -> Option<usize> {
+    if gru { [Some(0), Some(1), None, Some(2)][row] } else { Some(row) }
+}
+
 /// Of the four rows of a unit. A GRU's fourth is what the candidate has of the state.
 pub(super) fn biases(of: &Recurrent, gru: bool, unit: usize) -> [f32; 4] {
     let row = |gate: usize| of.bias[gate * of.units + unit];

@@ -2,11 +2,9 @@
 
 use std::fmt::Write as _;
 
-use half::f16;
-
 use super::numbers::Numbers;
-use super::plan::{IN_STATE, Plan, SHARED_STATE, half};
-use super::recurrent::is_gru;
+use super::plan::{IN_STATE, Plan, SHARED_STATE, rounded_to_half};
+use super::recurrent::{gate_of_inputs, gate_of_state, is_gru};
 use super::unsupported;
 use crate::error::Result;
 use crate::resident::network::Recurrent;
@@ -145,9 +143,6 @@ impl Plan<'_> {
         let pitch = each * blocks * if gru { 1 } else { 2 };
         let state = self.in_shared_state(2 * of.steps as u32 * pitch * 4);
         let [bias, initial] = self.bias_and_initial(of, gru);
-        // A GRU's candidate has its row's part in the third row and its state's in the fourth.
-        let of_input = |gate: usize| (gate < of.cell.gates()).then_some(gate);
-        let of_state = |gate: usize| if gru { [Some(0), Some(1), None, Some(2)][gate] } else { Some(gate) };
         let mut all = Vec::new();
         let (mut row_weights, mut row_weights_each) = (0, 0);
         let input_chunks = if before.is_some() { inputs.div_ceil(chunk) } else { 0 };
@@ -159,10 +154,10 @@ impl Plan<'_> {
                 for place in 0..chunk {
                     all.push(if number < input_chunks {
                         let input = (number * chunk + place) as usize;
-                        self.weight(&of.weights, of.inputs, of.units, of_input(gate), unit, input)?
+                        self.weight(&of.weights, of.inputs, of.units, gate_of_inputs(of, gate), unit, input)?
                     } else {
                         let input = ((number - input_chunks) * chunk + place) as usize;
-                        self.weight(&of.recurrent, of.units, of.units, of_state(gate), unit, input)?
+                        self.weight(&of.recurrent, of.units, of.units, gate_of_state(gru, gate), unit, input)?
                     });
                 }
             }
@@ -175,7 +170,7 @@ impl Plan<'_> {
             for (block, row) in (0..blocks).flat_map(|block| (0..4 * each).map(move |row| (block, row))) {
                 let (unit, gate) = (unit_of(block, row), row as usize % 4);
                 for input in 0..pitch as usize {
-                    all.push(self.weight(&of.weights, of.inputs, of.units, of_input(gate), unit, input)?);
+                    all.push(self.weight(&of.weights, of.inputs, of.units, gate_of_inputs(of, gate), unit, input)?);
                 }
             }
             (row_weights, row_weights_each) = (self.constant(all), 4 * each * pitch * 4);
@@ -219,7 +214,7 @@ impl Plan<'_> {
         match gate {
             Some(gate) if unit < units && input < inputs => {
                 let weight = weights[(gate * units + unit) * inputs + input];
-                if self.in_halves() { Ok(f16::from_bits(half(weight)? as u16).to_f32()) } else { Ok(weight) }
+                if self.in_halves() { rounded_to_half(weight) } else { Ok(weight) }
             }
             _ => Ok(0.0),
         }
